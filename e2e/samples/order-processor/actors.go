@@ -141,7 +141,7 @@ func (a *actors) check(ctx context.Context) (string, error) {
 		return last.Timers >= 2 && last.Reminders >= 2, err
 	})
 	if err != nil {
-		return fmt.Sprintf("timer fired %d times, reminder %d", last.Timers, last.Reminders), err
+		return "", fmt.Errorf("timer fired %d times, reminder %d: %w", last.Timers, last.Reminders, err)
 	}
 	if _, err := a.invoke(ctx, id, "stop"); err != nil {
 		return "", err

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
+	"samples/internal/backends"
 	"samples/internal/sidecar"
 	"samples/internal/web"
 )
@@ -227,17 +228,32 @@ func plain(body []byte) string {
 	return text
 }
 
-// checkSecret reads `order-secret`, whose key `colour` must hold the value that
-// was put there under the name of the store.
-func checkSecret(client *sidecar.Client, store, query string) web.Check {
+// checkOpenBao puts a fresh value into OpenBao and reads it through the sidecar.
+func checkOpenBao(client *sidecar.Client) web.Check {
 	return func(ctx context.Context) (string, error) {
-		var secret map[string]string
-		if err := client.Call(ctx, http.MethodGet, "/v1.0/secrets/"+store+"/order-secret"+query, nil, &secret); err != nil {
+		name, colour := unique("secret"), unique("green")
+		if err := backends.StoreInOpenBao(ctx, name, "colour", colour); err != nil {
 			return "", err
 		}
-		if want := "green-from-" + store; secret["colour"] != want {
-			return "", fmt.Errorf("secret order-secret of %s holds %q, not %q", store, secret["colour"], want)
-		}
-		return "order-secret read from " + store, nil
+		return "a fresh secret read from OpenBao", readSecret(ctx, client, "openbao-secrets/"+name, colour)
 	}
+}
+
+// checkKubernetesSecret reads a Secret of the samples' manifests.
+func checkKubernetesSecret(client *sidecar.Client) web.Check {
+	return func(ctx context.Context) (string, error) {
+		path := "kubernetes/order-secret?metadata.namespace=" + namespace()
+		return "Secret order-secret read from Kubernetes", readSecret(ctx, client, path, web.Env("ORDER_SECRET_COLOUR", ""))
+	}
+}
+
+func readSecret(ctx context.Context, client *sidecar.Client, path, colour string) error {
+	var secret map[string]string
+	if err := client.Call(ctx, http.MethodGet, "/v1.0/secrets/"+path, nil, &secret); err != nil {
+		return err
+	}
+	if colour == "" || secret["colour"] != colour {
+		return fmt.Errorf("secret %s holds colour %q, not %q", path, secret["colour"], colour)
+	}
+	return nil
 }

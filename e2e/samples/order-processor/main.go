@@ -32,8 +32,8 @@ func main() {
 	mux.HandleFunc("GET /check/invocation/breaker", web.Handle(90*time.Second, "Resiliency fuse-resiliency; "+daprd, checkBreaker(client)))
 	mux.HandleFunc("GET /check/invocation/grpc", web.Handle(20*time.Second, "kubectl -n fuse logs deploy/order-service -c daprd", checkGRPC))
 	mux.HandleFunc("GET /check/binding/output", web.Handle(30*time.Second, "Component s3-output; "+daprd, checkOutputBinding(client)))
-	mux.HandleFunc("GET /check/secrets/openbao", web.Handle(15*time.Second, "Component openbao-secrets; "+daprd, checkSecret(client, "openbao-secrets", "")))
-	mux.HandleFunc("GET /check/secrets/kubernetes", web.Handle(15*time.Second, "Role samples-secret-reader; "+daprd, checkSecret(client, "kubernetes", "?metadata.namespace="+namespace())))
+	mux.HandleFunc("GET /check/secrets/openbao", web.Handle(15*time.Second, "Component openbao-secrets; "+daprd, checkOpenBao(client)))
+	mux.HandleFunc("GET /check/secrets/kubernetes", web.Handle(15*time.Second, "Role samples; "+daprd, checkKubernetesSecret(client)))
 	for name, check := range backends.Checks {
 		mux.HandleFunc("GET /check/backend/"+name, web.Handle(10*time.Second, "the backend's own log", check))
 	}

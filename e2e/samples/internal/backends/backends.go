@@ -4,8 +4,10 @@ package backends
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -118,6 +120,30 @@ func kafka(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("kafka answered error code %d", code)
 	}
 	return fmt.Sprintf("ApiVersions lists %d APIs at %s", binary.BigEndian.Uint32(head[10:]), kafkaAddress), nil
+}
+
+// StoreInOpenBao writes a secret of one key into the KV engine `secret`, with
+// the token from OPENBAO_TOKEN.
+func StoreInOpenBao(ctx context.Context, name, key, value string) error {
+	body, err := json.Marshal(map[string]any{"data": map[string]string{key: value}})
+	if err != nil {
+		return err
+	}
+	url := "http://" + openbaoAddress + "/v1/secret/data/" + name
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("X-Vault-Token", web.Env("OPENBAO_TOKEN", ""))
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= 300 {
+		return fmt.Errorf("openbao answered %d to a write of secret %s", response.StatusCode, name)
+	}
+	return nil
 }
 
 func get(ctx context.Context, address, path string) (string, error) {

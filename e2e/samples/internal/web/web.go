@@ -38,10 +38,7 @@ func Handle(limit time.Duration, look string, check Check) http.HandlerFunc {
 		if err != nil {
 			status = http.StatusInternalServerError
 			verdict.Look = look
-			if seen != "" {
-				seen += "; "
-			}
-			verdict.Seen = seen + err.Error()
+			verdict.Seen = err.Error()
 			slog.Error("check failed", "path", r.URL.Path, "error", err)
 		}
 		JSON(w, status, verdict)
