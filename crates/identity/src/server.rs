@@ -1,0 +1,255 @@
+//! Accepts connections, in TLS or plaintext, for tonic and hyper servers.
+//!
+//! Handshakes run beside each other in a set this listener owns, each with a time limit and
+//! all with a bound, so a slow or hostile client delays nobody's connection. Handshakes that
+//! fail are dropped and logged; the stream of connections never ends by itself. Dropping it
+//! closes the socket and aborts handshakes under way.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Sleep, sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+use crate::peer::Peer;
+
+/// An honest handshake takes milliseconds; sidecars give up on a dial after seconds.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Handshakes under way at once. Beyond it new connections wait in the socket's backlog;
+/// with the time limit above, that many silent clients hold others up for 10 s at most.
+const HANDSHAKES_AT_ONCE: usize = 2048;
+/// How long to leave the socket alone after `accept` failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An accepted connection, with the handshake done.
+#[derive(Debug)]
+pub struct Connection {
+    io: Io,
+    peer: Peer,
+}
+
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+/// A listener whose connections come with their handshake done.
+pub struct Incoming {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    handshakes: JoinSet<Option<Connection>>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Incoming {
+    /// Serves `listener` with this TLS configuration, or in plaintext.
+    pub fn new(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self {
+            listener,
+            tls: tls.map(TlsAcceptor::from),
+            handshakes: JoinSet::new(),
+            pause: None,
+        }
+    }
+
+    /// Binds `addr` and serves it.
+    pub async fn bind(addr: SocketAddr, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
+        Ok(Self::new(TcpListener::bind(addr).await?, tls))
+    }
+
+    /// Where the listener is bound.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The next connection. Cancel-safe: nothing accepted is lost.
+    pub async fn accept(&mut self) -> Connection {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Connection> {
+        loop {
+            if let Poll::Ready(Some(done)) = self.handshakes.poll_join_next(cx) {
+                match done {
+                    Ok(Some(connection)) => return Poll::Ready(connection),
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(%error, "handshake task failed"),
+                }
+                continue;
+            }
+            if self.handshakes.len() >= HANDSHAKES_AT_ONCE {
+                return Poll::Pending;
+            }
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match ready!(self.listener.poll_accept(cx)) {
+                Ok((tcp, remote)) => {
+                    if let Some(plain) = self.admit(tcp, remote) {
+                        return Poll::Ready(plain);
+                    }
+                }
+                Err(error) => self.accept_failed(&error),
+            }
+        }
+    }
+
+    /// Plaintext connections are ready at once; the others begin their handshake.
+    fn admit(&mut self, tcp: TcpStream, remote: SocketAddr) -> Option<Connection> {
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%error, %remote, "TCP_NODELAY refused");
+        }
+        let Some(tls) = &self.tls else {
+            return Some(Connection {
+                io: Io::Plain(tcp),
+                peer: Peer::anonymous(remote),
+            });
+        };
+        self.handshakes.spawn(handshake(tls.clone(), tcp, remote));
+        None
+    }
+
+    fn accept_failed(&mut self, error: &io::Error) {
+        let connection_only = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::Interrupted
+        );
+        if connection_only {
+            tracing::debug!(%error, "connection ended before it was accepted");
+        } else {
+            tracing::warn!(%error, "accepting connections failed, trying again");
+            self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+        }
+    }
+}
+
+async fn handshake(tls: TlsAcceptor, tcp: TcpStream, remote: SocketAddr) -> Option<Connection> {
+    match timeout(HANDSHAKE_LIMIT, tls.accept(tcp)).await {
+        Ok(Ok(stream)) => {
+            let leaf = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(<[_]>::first);
+            let peer = Peer::verified(remote, leaf);
+            Some(Connection {
+                io: Io::Tls(Box::new(stream)),
+                peer,
+            })
+        }
+        // A probe that connects and closes is no event worth a line in production.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            tracing::debug!(%error, %remote, "peer left during the TLS handshake");
+            None
+        }
+        Ok(Err(error)) => {
+            tracing::info!(%error, %remote, "TLS handshake refused");
+            None
+        }
+        Err(_elapsed) => {
+            tracing::info!(%remote, "TLS handshake took too long");
+            None
+        }
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_accept(cx).map(|connection| Some(Ok(connection)))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(io) => io.is_write_vectored(),
+            Io::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_flush(cx),
+            Io::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! When to renew: at half of the SVID's life by the wall clock. Pure.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The moment between two Unix times at which an SVID valid in between is renewed.
+pub(super) fn renew_at(not_before: i64, not_after: i64) -> SystemTime {
+    let middle = i64::midpoint(not_before, not_after);
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(middle).unwrap_or(0))
+}
+
+/// How long to wait before looking at the clock again; zero when it is time to renew.
+pub(super) fn next_look(now: SystemTime, renew_at: SystemTime, longest: Duration) -> Duration {
+    renew_at
+        .duration_since(now)
+        .unwrap_or(Duration::ZERO)
+        .min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn an_svid_is_renewed_in_the_middle_of_its_life() {
+        assert_eq!(renew_at(1000, 2000), UNIX_EPOCH + Duration::from_secs(1500));
+        assert_eq!(renew_at(i64::MAX - 2, i64::MAX), UNIX_EPOCH + Duration::from_secs(i64::MAX as u64 - 1));
+        assert_eq!(renew_at(-4000, 2000), UNIX_EPOCH);
+    }
+
+    #[test]
+    fn the_clock_is_looked_at_every_minute_until_it_is_time() {
+        let due = renew_at(1000, 2000);
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(next_look(at(1000), due, MINUTE), MINUTE);
+        assert_eq!(next_look(at(1490), due, MINUTE), Duration::from_secs(10));
+        assert_eq!(next_look(at(1500), due, MINUTE), Duration::ZERO);
+        assert_eq!(next_look(at(9999), due, MINUTE), Duration::ZERO);
+    }
+}
