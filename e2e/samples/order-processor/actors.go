@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -156,6 +157,9 @@ func (a *actors) check(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("actor %d counted %d calls after its first", n, got.Calls)
 		}
 		hosts[got.Host]++
+	}
+	if want, _ := strconv.Atoi(web.Env("ACTOR_HOSTS", "1")); len(hosts) < want {
+		return "", fmt.Errorf("20 actors live on %v, expected %d hosts", hosts, want)
 	}
 	return fmt.Sprintf("timer fired %d times, reminder %d; 20 actors on %d hosts", last.Timers, last.Reminders, len(hosts)), nil
 }

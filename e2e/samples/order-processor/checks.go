@@ -62,7 +62,7 @@ func checkState(client *sidecar.Client) web.Check {
 		if err := checkTransaction(ctx, client, key); err != nil {
 			return "", err
 		}
-		return "read back, stale ETag refused with 409, transaction of three keys applied whole and refused whole", nil
+		return "read back, stale ETag refused with 409, transaction over three keys applied whole", nil
 	}
 }
 
@@ -71,32 +71,24 @@ type operation struct {
 	Request   record `json:"request"`
 }
 
-// checkTransaction upserts two keys and deletes a third in one transaction; a
-// second transaction with a stale ETag must change nothing.
+// checkTransaction upserts two keys and deletes a third in one transaction. One
+// with a stale ETag is left out on purpose: daprd takes its refusal for a
+// failure, so the user's retry and breaker would close the store for a minute.
 func checkTransaction(ctx context.Context, client *sidecar.Client, old string) error {
 	a, b := old+"-a", old+"-b"
-	transact := func(operations ...operation) (sidecar.Answer, error) {
-		return client.Do(ctx, http.MethodPost, stateURL+"/transaction", map[string]any{"operations": operations})
+	operations := []operation{
+		{"upsert", record{Key: a, Value: 1}},
+		{"upsert", record{Key: b, Value: 2}},
+		{"delete", record{Key: old}},
 	}
-	done, err := transact(
-		operation{"upsert", record{Key: a, Value: 1}},
-		operation{"upsert", record{Key: b, Value: 2}},
-		operation{"delete", record{Key: old}},
-	)
-	if err != nil || done.Status != http.StatusNoContent {
-		return fmt.Errorf("transaction answered %d: %s: %w", done.Status, done.Body, orNil(err))
-	}
-	refused, err := transact(
-		operation{"upsert", record{Key: a, Value: 100}},
-		operation{"upsert", record{Key: b, Value: 100, ETag: "99", Options: map[string]string{"concurrency": "first-write"}}},
-	)
-	if err != nil || refused.Status < 400 {
-		return fmt.Errorf("transaction with a stale ETag answered %d: %w", refused.Status, orNil(err))
+	body := map[string]any{"operations": operations}
+	if err := client.Call(ctx, http.MethodPost, stateURL+"/transaction", body, nil); err != nil {
+		return err
 	}
 	for key, want := range map[string]string{a: "1", b: "2", old: ""} {
 		got, err := client.Do(ctx, http.MethodGet, stateURL+"/"+key, nil)
 		if err != nil || string(got.Body) != want {
-			return fmt.Errorf("after the transactions %s holds %q, not %q: %w", key, got.Body, want, orNil(err))
+			return fmt.Errorf("after the transaction %s holds %q, not %q: %w", key, got.Body, want, orNil(err))
 		}
 	}
 	return nil
