@@ -1,0 +1,3 @@
+//! Serves Dapr resources to sidecars.
+
+pub mod core;
