@@ -76,15 +76,9 @@ impl TrustAnchors {
         let pem = pem.into();
         let mut anchors = Vec::new();
         for (index, der) in CertificateDer::pem_slice_iter(&pem).enumerate() {
-            let der = der.map_err(|error| AnchorsError::Pem {
-                reason: error.to_string(),
-            })?;
-            anchors.push(
-                Anchor::read(&der).map_err(|reason| AnchorsError::Certificate {
-                    position: index + 1,
-                    reason,
-                })?,
-            );
+            let der = der.map_err(|error| AnchorsError::Pem { reason: error.to_string() })?;
+            anchors
+                .push(Anchor::read(&der).map_err(|reason| AnchorsError::Certificate { position: index + 1, reason })?);
         }
         if anchors.is_empty() {
             return Err(AnchorsError::Empty);
@@ -98,11 +92,7 @@ impl TrustAnchors {
     }
 
     /// Verifies a chain, leaf first, at `now`, and returns the leaf's name.
-    pub fn verify(
-        &self,
-        chain: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<SpiffeUri, ChainError> {
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<SpiffeUri, ChainError> {
         let (leaf_der, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
         let id = Leaf::read(leaf_der)?.into_id();
         match self.build_path(leaf_der, intermediates, now) {
@@ -134,9 +124,7 @@ impl TrustAnchors {
 impl Anchor {
     fn read(der: &CertificateDer<'_>) -> Result<Self, String> {
         let validity = Validity::of(der)?;
-        let root = webpki::anchor_from_trusted_cert(der)
-            .map_err(|error| error.to_string())?
-            .to_owned();
+        let root = webpki::anchor_from_trusted_cert(der).map_err(|error| error.to_string())?.to_owned();
         Ok(Self { root, validity })
     }
 }

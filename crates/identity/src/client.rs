@@ -37,13 +37,9 @@ pub struct AddressError {
 
 /// An endpoint for `host:port`, to be tuned before it is connected with a [`Connector`].
 pub fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
-    let refuse = |reason: String| AddressError {
-        address: address.to_owned(),
-        reason,
-    };
-    let uri: Uri = format!("http://{address}")
-        .parse()
-        .map_err(|error: http::uri::InvalidUri| refuse(error.to_string()))?;
+    let refuse = |reason: String| AddressError { address: address.to_owned(), reason };
+    let uri: Uri =
+        format!("http://{address}").parse().map_err(|error: http::uri::InvalidUri| refuse(error.to_string()))?;
     if uri.port_u16().is_none() || uri.host().is_none_or(str::is_empty) {
         return Err(refuse("host or port is missing".into()));
     }
@@ -67,9 +63,7 @@ pub struct Connector {
 impl Connector {
     /// Connects with this TLS configuration, or in plaintext.
     pub fn new(tls: Option<Arc<ClientConfig>>) -> Self {
-        Self {
-            tls: tls.map(TlsConnector::from),
-        }
+        Self { tls: tls.map(TlsConnector::from) }
     }
 
     /// Opens one plaintext connection to `host:port`.
@@ -93,14 +87,10 @@ async fn connect(tls: Option<TlsConnector>, uri: Uri) -> io::Result<ClientIo> {
     let Some(tls) = tls else {
         return Ok(TokioIo::new(Either::Left(tcp)));
     };
-    let name = ServerName::try_from(host)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let name = ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let stream = tls.connect(name, tcp).await?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "server did not negotiate ALPN h2",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "server did not negotiate ALPN h2"));
     }
     Ok(TokioIo::new(Either::Right(TlsStream::Client(stream))))
 }
@@ -119,12 +109,7 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             timeout(CONNECT_LIMIT, connect(tls, uri))
                 .await
-                .unwrap_or_else(|_elapsed| {
-                    Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        "connecting took too long",
-                    ))
-                })
+                .unwrap_or_else(|_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long")))
         })
     }
 }

@@ -29,13 +29,7 @@ pub struct UnknownService {
 
 impl ControlPlaneService {
     /// All services.
-    pub const ALL: [Self; 5] = [
-        Self::Operator,
-        Self::Placement,
-        Self::Injector,
-        Self::Sentry,
-        Self::Scheduler,
-    ];
+    pub const ALL: [Self; 5] = [Self::Operator, Self::Placement, Self::Injector, Self::Sentry, Self::Scheduler];
 
     /// The name in the annotation `dapr.io/control-plane`.
     pub const fn name(self) -> &'static str {
@@ -66,9 +60,7 @@ impl ControlPlaneService {
 
     /// The service whose app id this is.
     pub fn from_app_id(app_id: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|service| service.app_id_str() == app_id)
+        Self::ALL.into_iter().find(|service| service.app_id_str() == app_id)
     }
 }
 
@@ -79,9 +71,7 @@ impl FromStr for ControlPlaneService {
         Self::ALL
             .into_iter()
             .find(|service| service.name() == text)
-            .ok_or_else(|| UnknownService {
-                found: text.to_owned(),
-            })
+            .ok_or_else(|| UnknownService { found: text.to_owned() })
     }
 }
 

@@ -69,8 +69,7 @@ pub(crate) struct Validity {
 
 impl Validity {
     pub(crate) fn of(der: &CertificateDer<'_>) -> Result<Self, String> {
-        let (_, certificate) =
-            X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
         Ok(Self::in_certificate(&certificate))
     }
 
@@ -82,8 +81,7 @@ impl Validity {
     }
 
     pub(crate) fn holds_at(self, unix_seconds: u64) -> bool {
-        i64::try_from(unix_seconds)
-            .is_ok_and(|now| (self.not_before..=self.not_after).contains(&now))
+        i64::try_from(unix_seconds).is_ok_and(|now| (self.not_before..=self.not_after).contains(&now))
     }
 }
 
@@ -110,11 +108,7 @@ impl Leaf {
                 return Err(LeafError::SignsCrls);
             }
         }
-        Ok(Self {
-            id,
-            validity: Validity::in_certificate(&certificate),
-            key: key_kind(certificate.public_key()),
-        })
+        Ok(Self { id, validity: Validity::in_certificate(&certificate), key: key_kind(certificate.public_key()) })
     }
 
     pub(crate) fn id(&self) -> &SpiffeUri {
@@ -127,28 +121,20 @@ impl Leaf {
 }
 
 fn unreadable(error: impl std::fmt::Display) -> LeafError {
-    LeafError::Unreadable {
-        reason: error.to_string(),
-    }
+    LeafError::Unreadable { reason: error.to_string() }
 }
 
 fn only_uri(certificate: &X509Certificate<'_>) -> Result<SpiffeUri, LeafError> {
     let names = certificate.subject_alternative_name().map_err(unreadable)?;
-    let mut uris = names
-        .iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
+    let mut uris = names.iter().flat_map(|extension| &extension.value.general_names).filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
     let uri = uris.next().ok_or(LeafError::NoUri)?;
     if uris.next().is_some() {
         return Err(LeafError::SeveralUris);
     }
-    SpiffeUri::parse(uri).map_err(|source| LeafError::Name {
-        found: uri.to_owned(),
-        source,
-    })
+    SpiffeUri::parse(uri).map_err(|source| LeafError::Name { found: uri.to_owned(), source })
 }
 
 fn key_kind(key: &SubjectPublicKeyInfo<'_>) -> LeafKey {
@@ -158,11 +144,7 @@ fn key_kind(key: &SubjectPublicKeyInfo<'_>) -> LeafKey {
     } else if algorithm.algorithm == OID_PKCS1_RSAENCRYPTION {
         LeafKey::Rsa
     } else if algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
-        && algorithm
-            .parameters
-            .as_ref()
-            .and_then(|curve| curve.as_oid().ok())
-            .is_some_and(|curve| curve == OID_EC_P256)
+        && algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok()).is_some_and(|curve| curve == OID_EC_P256)
     {
         LeafKey::EcdsaP256
     } else {

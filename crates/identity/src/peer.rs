@@ -35,18 +35,12 @@ pub struct Peer {
 impl Peer {
     /// A peer that proved nothing.
     pub fn anonymous(remote_addr: SocketAddr) -> Self {
-        Self {
-            remote_addr,
-            certificate: None,
-        }
+        Self { remote_addr, certificate: None }
     }
 
     /// The peer of a handshake whose verifier accepted this leaf.
     pub(crate) fn verified(remote_addr: SocketAddr, leaf: Option<&CertificateDer<'_>>) -> Self {
-        Self {
-            remote_addr,
-            certificate: leaf.and_then(|der| Leaf::read(der).ok()).map(Arc::new),
-        }
+        Self { remote_addr, certificate: leaf.and_then(|der| Leaf::read(der).ok()).map(Arc::new) }
     }
 
     /// Where the connection comes from.
@@ -67,11 +61,7 @@ impl Peer {
     /// The peer's Dapr identity, tolerating path segments after the app id.
     pub fn id(&self) -> Result<SpiffeId, PeerError> {
         let uri = self.uri().ok_or(PeerError::NoCertificate)?;
-        SpiffeId::from_peer(uri).ok_or_else(|| {
-            PeerError::Malformed(MalformedPeer {
-                id: uri.to_string(),
-            })
-        })
+        SpiffeId::from_peer(uri).ok_or_else(|| PeerError::Malformed(MalformedPeer { id: uri.to_string() }))
     }
 }
 

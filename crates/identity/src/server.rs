@@ -70,6 +70,7 @@ pub struct Incoming {
     tls: Option<TlsAcceptor>,
     handshakes: JoinSet<Option<Connection>>,
     pause: Option<Pin<Box<Sleep>>>,
+    handshake_limit: Duration,
 }
 
 impl Incoming {
@@ -80,7 +81,15 @@ impl Incoming {
             tls: tls.map(TlsAcceptor::from),
             handshakes: JoinSet::new(),
             pause: None,
+            handshake_limit: HANDSHAKE_LIMIT,
         }
+    }
+
+    /// Ends handshakes that take longer than this; 10 s unless set.
+    #[must_use]
+    pub fn handshake_limit(mut self, limit: Duration) -> Self {
+        self.handshake_limit = limit;
+        self
     }
 
     /// Binds `addr` and serves it.
@@ -132,12 +141,18 @@ impl Incoming {
             tracing::debug!(%error, %remote, "TCP_NODELAY refused");
         }
         let Some(tls) = &self.tls else {
-            return Some(Connection {
-                io: Io::Plain(tcp),
-                peer: Peer::anonymous(remote),
-            });
+            return Some(Connection { io: Io::Plain(tcp), peer: Peer::anonymous(remote) });
         };
-        self.handshakes.spawn(handshake(tls.clone(), tcp, remote));
+        let (tls, limit) = (tls.clone(), self.handshake_limit);
+        self.handshakes.spawn(async move {
+            match timeout(limit, handshake(tls, tcp, remote)).await {
+                Ok(connection) => connection,
+                Err(_elapsed) => {
+                    tracing::info!(%remote, "TLS handshake took too long");
+                    None
+                }
+            }
+        });
         None
     }
 
@@ -159,30 +174,19 @@ impl Incoming {
 }
 
 async fn handshake(tls: TlsAcceptor, tcp: TcpStream, remote: SocketAddr) -> Option<Connection> {
-    match timeout(HANDSHAKE_LIMIT, tls.accept(tcp)).await {
-        Ok(Ok(stream)) => {
-            let leaf = stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .and_then(<[_]>::first);
-            let peer = Peer::verified(remote, leaf);
-            Some(Connection {
-                io: Io::Tls(Box::new(stream)),
-                peer,
-            })
+    match tls.accept(tcp).await {
+        Ok(stream) => {
+            let certificates = stream.get_ref().1.peer_certificates();
+            let peer = Peer::verified(remote, certificates.and_then(<[_]>::first));
+            Some(Connection { io: Io::Tls(Box::new(stream)), peer })
         }
         // A probe that connects and closes is no event worth a line in production.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             tracing::debug!(%error, %remote, "peer left during the TLS handshake");
             None
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             tracing::info!(%error, %remote, "TLS handshake refused");
-            None
-        }
-        Err(_elapsed) => {
-            tracing::info!(%remote, "TLS handshake took too long");
             None
         }
     }
@@ -197,11 +201,7 @@ impl Stream for Incoming {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
@@ -210,11 +210,7 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(io) => Pin::new(io).poll_write(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_write(cx, buf),

@@ -7,10 +7,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AppId, Namespace, SpiffeUri, TrustDomain, control_plane::ControlPlaneService,
-    spiffe_uri::NameError,
-};
+use crate::{AppId, Namespace, SpiffeUri, TrustDomain, control_plane::ControlPlaneService, spiffe_uri::NameError};
 
 /// The name of one workload.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,19 +29,11 @@ pub struct MalformedPeer {
 impl SpiffeId {
     /// Puts a name together.
     pub fn new(trust_domain: TrustDomain, namespace: Namespace, app_id: AppId) -> Self {
-        Self {
-            trust_domain,
-            namespace,
-            app_id,
-        }
+        Self { trust_domain, namespace, app_id }
     }
 
     /// The name of a control-plane service: sentry's is what every client expects of it.
-    pub fn control_plane(
-        trust_domain: TrustDomain,
-        namespace: Namespace,
-        service: ControlPlaneService,
-    ) -> Self {
+    pub fn control_plane(trust_domain: TrustDomain, namespace: Namespace, service: ControlPlaneService) -> Self {
         Self::new(trust_domain, namespace, service.app_id())
     }
 
@@ -67,9 +56,7 @@ impl SpiffeId {
         SpiffeUri::parse(text)
             .ok()
             .and_then(|uri| Self::from_peer(&uri))
-            .ok_or_else(|| MalformedPeer {
-                id: text.to_owned(),
-            })
+            .ok_or_else(|| MalformedPeer { id: text.to_owned() })
     }
 
     /// The Dapr identity in a peer's valid SPIFFE ID, if it has one.
@@ -137,11 +124,7 @@ impl From<SpiffeId> for String {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            trust_domain,
-            namespace,
-            app_id,
-        } = self;
+        let Self { trust_domain, namespace, app_id } = self;
         write!(f, "spiffe://{trust_domain}/ns/{namespace}/{app_id}")
     }
 }

@@ -22,14 +22,10 @@ pub enum NameError {
     #[error("trust domain is missing")]
     MissingTrustDomain,
     /// The trust domain has an illegal character.
-    #[error(
-        "trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores"
-    )]
+    #[error("trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores")]
     TrustDomainChar,
     /// A path segment has an illegal character.
-    #[error(
-        "path segment characters are limited to letters, numbers, dots, dashes, and underscores"
-    )]
+    #[error("path segment characters are limited to letters, numbers, dots, dashes, and underscores")]
     SegmentChar,
     /// A path segment is empty.
     #[error("path cannot contain empty segments")]
@@ -62,10 +58,7 @@ impl SpiffeUri {
         let (domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let trust_domain = TrustDomain::parse_bare(domain)?;
         check_path(path)?;
-        Ok(Self {
-            trust_domain,
-            path: path.into(),
-        })
+        Ok(Self { trust_domain, path: path.into() })
     }
 
     /// The trust domain.

@@ -57,33 +57,19 @@ pub struct Svid {
 
 impl Svid {
     /// Puts a chain (leaf first) and its leaf's key together.
-    pub fn try_new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<Self, SvidError> {
+    pub fn try_new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, SvidError> {
         let leaf = Leaf::read(chain.first().ok_or(SvidError::Empty)?)?;
-        let id = SpiffeId::from_peer(leaf.id()).ok_or_else(|| SvidError::Identity {
-            found: leaf.id().to_string(),
-        })?;
-        let certified =
-            CertifiedKey::from_der(chain, key, provider()).map_err(|error| SvidError::Key {
-                reason: error.to_string(),
-            })?;
-        Ok(Self {
-            id,
-            validity: leaf.validity,
-            key_kind: leaf.key,
-            certified: Arc::new(certified),
-        })
+        let id = SpiffeId::from_peer(leaf.id()).ok_or_else(|| SvidError::Identity { found: leaf.id().to_string() })?;
+        let certified = CertifiedKey::from_der(chain, key, provider())
+            .map_err(|error| SvidError::Key { reason: error.to_string() })?;
+        Ok(Self { id, validity: leaf.validity, key_kind: leaf.key, certified: Arc::new(certified) })
     }
 
     /// Reads a PEM chain (leaf first) for the given key.
     pub fn from_pem(chain: &[u8], key: PrivateKeyDer<'static>) -> Result<Self, SvidError> {
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| SvidError::Pem {
-                reason: error.to_string(),
-            })?;
+            .map_err(|error| SvidError::Pem { reason: error.to_string() })?;
         Self::try_new(chain, key)
     }
 

@@ -10,12 +10,7 @@ mod verifier;
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::{
-    ClientConfig, ServerConfig,
-    client::Resumption,
-    crypto::CryptoProvider,
-    server::NoServerSessionStorage,
-};
+use rustls::{ClientConfig, ServerConfig, client::Resumption, crypto::CryptoProvider, server::NoServerSessionStorage};
 use tokio::sync::watch;
 
 use crate::{SpiffeId, SvidRx, TrustAnchors};
@@ -62,17 +57,13 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
 /// A gRPC server that requires a client certificate and presents the current SVID.
 pub fn server_mtls(svid: SvidRx, anchors: AnchorsRx, rule: PeerRule) -> Arc<ServerConfig> {
     let verifier = Arc::new(SpiffeVerifier::new(anchors, rule));
-    let config = server_builder()
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(CurrentSvid(svid)));
+    let config = server_builder().with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(CurrentSvid(svid)));
     finish_server(config, Alpn::H2)
 }
 
 /// A server that asks for no client certificate and presents the current SVID.
 pub fn server_auth_only(svid: SvidRx, alpn: Alpn) -> Arc<ServerConfig> {
-    let config = server_builder()
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(CurrentSvid(svid)));
+    let config = server_builder().with_no_client_auth().with_cert_resolver(Arc::new(CurrentSvid(svid)));
     finish_server(config, alpn)
 }
 

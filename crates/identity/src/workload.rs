@@ -19,10 +19,7 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 
-use crate::{
-    Alpn, AnchorsRx, PeerRule, SpiffeId, Svid, SvidRx, TrustAnchors,
-    tls,
-};
+use crate::{Alpn, AnchorsRx, PeerRule, SpiffeId, Svid, SvidRx, TrustAnchors, tls};
 
 pub use csr::KeyKind;
 pub use fetch::FetchError;
@@ -56,10 +53,7 @@ impl Workload {
     /// Waits for the first SVID; anchors are there by then too.
     pub async fn ready(&self) -> Result<(), Stopped> {
         let mut svid = self.svid.clone();
-        svid.wait_for(Option::is_some)
-            .await
-            .map(|_svid| ())
-            .map_err(|_closed| Stopped)
+        svid.wait_for(Option::is_some).await.map(|_svid| ()).map_err(|_closed| Stopped)
     }
 
     /// The SVID in use now, once there is one.

@@ -27,11 +27,7 @@ impl ResolvesServerCert for CurrentSvid {
 }
 
 impl ResolvesClientCert for CurrentSvid {
-    fn resolve(
-        &self,
-        _root_hint_subjects: &[&[u8]],
-        _schemes: &[SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _root_hint_subjects: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.certified()
     }
 

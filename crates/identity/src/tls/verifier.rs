@@ -32,11 +32,7 @@ pub(super) struct SpiffeVerifier {
 
 impl SpiffeVerifier {
     pub(super) fn new(anchors: AnchorsRx, rule: PeerRule) -> Self {
-        Self {
-            anchors,
-            rule,
-            algorithms: provider().signature_verification_algorithms,
-        }
+        Self { anchors, rule, algorithms: provider().signature_verification_algorithms }
     }
 
     fn check(
@@ -49,18 +45,13 @@ impl SpiffeVerifier {
         let Some(anchors) = anchors else {
             return Err(Error::General("trust anchors are not loaded yet".into()));
         };
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf)
-            .chain(intermediates)
-            .map(|der| CertificateDer::from(der.as_ref()))
-            .collect();
+        let chain: Vec<CertificateDer<'_>> =
+            std::iter::once(leaf).chain(intermediates).map(|der| CertificateDer::from(der.as_ref())).collect();
         let found = anchors.verify(&chain, now).map_err(refusal)?;
         match &self.rule {
             PeerRule::AnySpiffeId => Ok(()),
             PeerRule::Exactly(expected) if expected.is_exactly(&found) => Ok(()),
-            PeerRule::Exactly(expected) => Err(other(WrongPeer {
-                found,
-                expected: expected.clone(),
-            })),
+            PeerRule::Exactly(expected) => Err(other(WrongPeer { found, expected: expected.clone() })),
         }
     }
 }
@@ -92,8 +83,7 @@ impl ServerCertVerifier for SpiffeVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity, intermediates, now)
-            .map(|()| ServerCertVerified::assertion())
+        self.check(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -130,8 +120,7 @@ impl ClientCertVerifier for SpiffeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity, intermediates, now)
-            .map(|()| ClientCertVerified::assertion())
+        self.check(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -44,9 +44,7 @@ pub(super) async fn follow(
                     seen = Seen::Content(content);
                 }
             }
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && anchors.borrow().is_none() =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && anchors.borrow().is_none() => {
                 if missing.is_multiple_of(LOOKS_PER_REPORT) {
                     tracing::info!(path = %path.display(), "waiting for the trust anchors file");
                 }
@@ -82,5 +80,64 @@ fn take(content: &Bytes, path: &Path, anchors: &watch::Sender<Option<Arc<TrustAn
                 tracing::info!(%path, "trust anchors loaded");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL: Duration = Duration::from_secs(1);
+
+    fn root(name: &str) -> String {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        params.self_signed(&key).unwrap().pem()
+    }
+
+    /// Lets `follow` look at the file a few times; time is paused, so this takes none.
+    async fn looks(following: impl Future<Output = std::convert::Infallible>) {
+        assert!(tokio::time::timeout(POLL * 5, following).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn content_that_went_bad_never_replaces_good_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.crt");
+        let good = root("a");
+        let (tx, mut rx) = watch::channel(None);
+        let mut following = Box::pin(follow(&file, POLL, &tx));
+        looks(&mut following).await;
+        assert!(rx.borrow().is_none(), "no file yet");
+
+        std::fs::write(&file, "garbage").unwrap();
+        looks(&mut following).await;
+        assert!(rx.borrow().is_none(), "nothing good yet");
+
+        std::fs::write(&file, &good).unwrap();
+        looks(&mut following).await;
+        assert!(rx.borrow_and_update().is_some());
+
+        for bad in ["", "garbage", &good[..good.len() / 2]] {
+            std::fs::write(&file, bad).unwrap();
+            looks(&mut following).await;
+            assert!(!rx.has_changed().unwrap(), "{bad:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        looks(&mut following).await;
+        std::fs::create_dir(&file).unwrap();
+        looks(&mut following).await;
+        assert!(!rx.has_changed().unwrap(), "no file");
+        std::fs::remove_dir(&file).unwrap();
+
+        std::fs::write(&file, &good).unwrap();
+        looks(&mut following).await;
+        assert!(!rx.has_changed().unwrap(), "the same content is no change");
+
+        let other = good + &root("b");
+        std::fs::write(&file, &other).unwrap();
+        looks(&mut following).await;
+        let now = rx.borrow_and_update().clone().unwrap();
+        assert_eq!(now.pem(), other.as_bytes());
     }
 }

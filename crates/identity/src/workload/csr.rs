@@ -21,9 +21,9 @@ impl KeyKind {
     pub const fn of_service(service: ControlPlaneService) -> Self {
         match service {
             ControlPlaneService::Operator | ControlPlaneService::Injector => Self::Rsa2048,
-            ControlPlaneService::Placement
-            | ControlPlaneService::Sentry
-            | ControlPlaneService::Scheduler => Self::Ed25519,
+            ControlPlaneService::Placement | ControlPlaneService::Sentry | ControlPlaneService::Scheduler => {
+                Self::Ed25519
+            }
         }
     }
 
@@ -31,9 +31,7 @@ impl KeyKind {
         match self {
             Self::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
             Self::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-            Self::Rsa2048 => {
-                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
-            }
+            Self::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048),
         }
     }
 }
@@ -50,8 +48,5 @@ pub(super) fn new_request(kind: KeyKind) -> Result<Request, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let csr_pem = params.serialize_request(&pair)?.pem()?;
-    Ok(Request {
-        key: PrivatePkcs8KeyDer::from(pair.serialize_der()).into(),
-        csr_pem,
-    })
+    Ok(Request { key: PrivatePkcs8KeyDer::from(pair.serialize_der()).into(), csr_pem })
 }

@@ -55,22 +55,19 @@ pub enum FetchError {
 impl FetchError {
     /// Whether the same request may succeed later, nothing else changing.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(self, Self::Refused(status) if may_change(status.code()))
+        matches!(self, Self::Refused(status) if may_change(status))
     }
 }
 
-fn may_change(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
-    )
+/// Whether another try can bring another answer. A status with a source is none of sentry's:
+/// the connection broke, which tonic reports under several codes.
+fn may_change(status: &Status) -> bool {
+    let retried = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded);
+    retried || std::error::Error::source(status).is_some()
 }
 
 /// Obtains an SVID; waits as long as sentry cannot be reached.
-pub(super) async fn fetch(
-    options: &WorkloadOptions,
-    tls: &Arc<ClientConfig>,
-) -> Result<Svid, FetchError> {
+pub(super) async fn fetch(options: &WorkloadOptions, tls: &Arc<ClientConfig>) -> Result<Svid, FetchError> {
     let channel = dial(&options.sentry_address, tls).await?;
     let kind = options.key;
     let Request { key, csr_pem } = tokio::task::spawn_blocking(move || csr::new_request(kind))
@@ -83,23 +80,15 @@ pub(super) async fn fetch(
 }
 
 fn csr_error(error: &dyn std::error::Error) -> FetchError {
-    FetchError::Csr {
-        reason: error.to_string(),
-    }
+    FetchError::Csr { reason: error.to_string() }
 }
 
-async fn request(
-    options: &WorkloadOptions,
-    csr_pem: String,
-) -> Result<SignCertificateRequest, TokenError> {
+async fn request(options: &WorkloadOptions, csr_pem: String) -> Result<SignCertificateRequest, TokenError> {
     let (token, validator) = options.token.read().await?;
     Ok(SignCertificateRequest {
         id: options.app_id.to_string(),
         token,
-        trust_domain: options
-            .requested_trust_domain()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        trust_domain: options.requested_trust_domain().map(ToString::to_string).unwrap_or_default(),
         namespace: options.namespace.to_string(),
         certificate_signing_request: csr_pem.into_bytes().into(),
         token_validator: validator.wire(),
@@ -135,7 +124,7 @@ async fn call(channel: Channel, request: SignCertificateRequest) -> Result<Vec<u
             .unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("no answer within 3s")));
         match answer {
             Ok(response) => return Ok(response.into_inner().workload_certificate.into()),
-            Err(status) if tried < ATTEMPTS && may_change(status.code()) => {
+            Err(status) if tried < ATTEMPTS && may_change(&status) => {
                 tracing::debug!(code = %status.code(), error = status.message(), tried, "sentry will be asked again");
                 sleep(jittered(BACKOFF * tried)).await;
             }

@@ -23,10 +23,7 @@ pub enum AnchorSource {
 
 impl AnchorSource {
     /// Exactly one of the two must be given and not be empty.
-    pub fn exactly_one(
-        inline: Option<String>,
-        file: Option<PathBuf>,
-    ) -> Result<Self, OptionsError> {
+    pub fn exactly_one(inline: Option<String>, file: Option<PathBuf>) -> Result<Self, OptionsError> {
         let inline = inline.filter(|pem| !pem.is_empty());
         let file = file.filter(|path| !path.as_os_str().is_empty());
         match (inline, file) {
@@ -131,10 +128,7 @@ impl WorkloadOptions {
 
     /// The identity sentry must prove.
     pub fn sentry_id(&self) -> SpiffeId {
-        SpiffeId::sentry(
-            self.control_plane_trust_domain.clone(),
-            self.control_plane_namespace.clone(),
-        )
+        SpiffeId::sentry(self.control_plane_trust_domain.clone(), self.control_plane_namespace.clone())
     }
 
     /// The trust domain to ask for: only the control plane asks for one.

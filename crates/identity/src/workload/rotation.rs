@@ -10,10 +10,7 @@ pub(super) fn renew_at(not_before: i64, not_after: i64) -> SystemTime {
 
 /// How long to wait before looking at the clock again; zero when it is time to renew.
 pub(super) fn next_look(now: SystemTime, renew_at: SystemTime, longest: Duration) -> Duration {
-    renew_at
-        .duration_since(now)
-        .unwrap_or(Duration::ZERO)
-        .min(longest)
+    renew_at.duration_since(now).unwrap_or(Duration::ZERO).min(longest)
 }
 
 #[cfg(test)]

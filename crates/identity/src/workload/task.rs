@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{AnchorsRx, PeerRule, Svid, TrustAnchors, tls};
 
 use super::{
-    AnchorSource, FetchError, Timing, WorkloadOptions, anchor_file, fetch::fetch,
+    AnchorSource, FetchError, Timing, WorkloadOptions, anchor_file,
+    fetch::fetch,
     rotation::{next_look, renew_at},
 };
 
@@ -43,9 +44,7 @@ pub struct Task {
 
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("Task").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -55,12 +54,7 @@ impl Task {
         svid: watch::Sender<Option<Arc<Svid>>>,
         anchors: watch::Sender<Option<Arc<TrustAnchors>>>,
     ) -> Self {
-        Self {
-            options,
-            svid,
-            anchors,
-            on_ready: None,
-        }
+        Self { options, svid, anchors, on_ready: None }
     }
 
     /// Called once, after the first SVID: the place to turn the health target ready.
@@ -72,12 +66,7 @@ impl Task {
 
     /// Runs until stopped, or until sentry refuses the first SVID for good.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkloadError> {
-        let Self {
-            options,
-            svid,
-            anchors,
-            on_ready,
-        } = self;
+        let Self { options, svid, anchors, on_ready } = self;
         let renewal = Renewal::new(&options, &svid, anchors.subscribe());
         tokio::select! {
             biased;
@@ -97,9 +86,7 @@ async fn provide_anchors(
     anchors: &watch::Sender<Option<Arc<TrustAnchors>>>,
 ) -> WorkloadError {
     match &options.trust_anchors {
-        AnchorSource::File(path) => {
-            match anchor_file::follow(path, options.timing.anchors_poll, anchors).await {}
-        }
+        AnchorSource::File(path) => match anchor_file::follow(path, options.timing.anchors_poll, anchors).await {},
         AnchorSource::Inline(pem) => match TrustAnchors::parse(pem.clone()) {
             Err(error) => error.into(),
             Ok(parsed) => {
@@ -120,26 +107,13 @@ struct Renewal<'a> {
 }
 
 impl<'a> Renewal<'a> {
-    fn new(
-        options: &'a WorkloadOptions,
-        svid: &'a watch::Sender<Option<Arc<Svid>>>,
-        anchors: AnchorsRx,
-    ) -> Self {
+    fn new(options: &'a WorkloadOptions, svid: &'a watch::Sender<Option<Arc<Svid>>>, anchors: AnchorsRx) -> Self {
         let sentry = PeerRule::Exactly(options.sentry_id());
         let tls = tls::client_anonymous(anchors.clone(), sentry);
-        Self {
-            options,
-            timing: options.timing,
-            svid,
-            anchors,
-            tls,
-        }
+        Self { options, timing: options.timing, svid, anchors, tls }
     }
 
-    async fn run(
-        mut self,
-        on_ready: Option<OnReady>,
-    ) -> Result<std::convert::Infallible, FetchError> {
+    async fn run(mut self, on_ready: Option<OnReady>) -> Result<std::convert::Infallible, FetchError> {
         let mut svid = self.first().await?;
         if let Some(call) = on_ready {
             call();

@@ -125,9 +125,38 @@ async fn read_file(path: &Path) -> Result<String, TokenError> {
     match tokio::fs::read_to_string(path).await {
         Ok(token) if token.is_empty() => Err(TokenError::Empty { path: path.into() }),
         Ok(token) => Ok(token),
-        Err(source) => Err(TokenError::Unreadable {
-            path: path.into(),
-            source,
-        }),
+        Err(source) => Err(TokenError::Unreadable { path: path.into(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_service_accounts_token_counts_only_where_the_projected_one_does_not_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let (projected, fallback) = (folder.path().join("sentry"), folder.path().join("account"));
+        std::fs::write(&fallback, "account").unwrap();
+        assert_eq!(read_pod(&projected, &fallback).await.unwrap(), "account");
+        std::fs::write(&projected, "").unwrap();
+        let empty = read_pod(&projected, &fallback).await.unwrap_err();
+        assert!(matches!(empty, TokenError::Empty { path } if path == projected));
+        std::fs::write(&projected, "sentry").unwrap();
+        assert_eq!(read_pod(&projected, &fallback).await.unwrap(), "sentry");
+        std::fs::remove_file(&projected).unwrap();
+        std::fs::create_dir(&projected).unwrap();
+        let unreadable = read_pod(&projected, &fallback).await.unwrap_err();
+        assert!(matches!(unreadable, TokenError::Unreadable { path, .. } if path == projected));
+    }
+
+    #[test]
+    fn the_validator_follows_where_the_component_runs() {
+        let choose = |host| match TokenSource::choose(host, Some("/token")).unwrap() {
+            TokenSource::File { validator, .. } => validator,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(choose(Host::Kubernetes), TokenValidator::Kubernetes);
+        assert_eq!(choose(Host::Standalone), TokenValidator::Jwks);
     }
 }
