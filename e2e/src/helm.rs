@@ -1,0 +1,57 @@
+//! Installing the chart.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::command::output;
+
+/// Where the control plane runs.
+pub const NAMESPACE: &str = "dapr-system";
+/// Name of the release.
+pub const RELEASE: &str = "dapr";
+
+/// A chart with its values, and the Helm to install it with.
+#[derive(Debug, Clone)]
+pub struct Chart {
+    /// The `helm` program.
+    pub helm: PathBuf,
+    /// Kubeconfig of the cluster.
+    pub kubeconfig: PathBuf,
+    /// Folder of the chart.
+    pub folder: PathBuf,
+    /// Values files, later ones win.
+    pub values: Vec<PathBuf>,
+}
+
+impl Chart {
+    /// What the chart renders to in this cluster.
+    pub fn render(&self) -> Result<String> {
+        let mut helm = self.helm();
+        helm.arg("template").arg(RELEASE).arg(&self.folder).args(["--namespace", NAMESPACE]);
+        self.add_values(&mut helm);
+        output(&mut helm)
+    }
+
+    /// Installs the chart or brings the installed one up to date, and waits until it is ready.
+    pub fn install(&self) -> Result<String> {
+        let mut helm = self.helm();
+        helm.args(["upgrade", RELEASE]).arg(&self.folder);
+        helm.args(["--install", "--create-namespace", "--namespace", NAMESPACE, "--wait", "--timeout", "5m"]);
+        self.add_values(&mut helm);
+        output(&mut helm)
+    }
+
+    fn helm(&self) -> Command {
+        let mut helm = Command::new(&self.helm);
+        helm.env("KUBECONFIG", &self.kubeconfig);
+        helm
+    }
+
+    fn add_values(&self, helm: &mut Command) {
+        for file in &self.values {
+            helm.arg("--values").arg::<&Path>(file);
+        }
+    }
+}

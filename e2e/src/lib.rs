@@ -1,0 +1,44 @@
+//! A local cluster for the control plane: brought up, filled, tried and taken down again.
+//!
+//! | step | module | what it owns |
+//! |---|---|---|
+//! | choose | `mode`, `packages` | how the cluster runs here, what the machine must have |
+//! | build | `cache`, `modules`, `upstream`, `downloads`, `artifacts`, `samples` | programs, cached by version |
+//! | run | `netns`, `pki`, `api`, `node`, `addons`, `backends`, `processes`, `state` | processes and their folder |
+//! | fill | `images`, `components`, `helm` | images and the chart |
+//! | end | `cleanup` | nothing left behind |
+//!
+//! `cluster::Cluster::current()` is the handle that tests start from. This package is a test
+//! harness, so its errors are `anyhow` with the context a person needs, not enums for a caller.
+
+pub mod addons;
+pub mod api;
+pub mod args;
+pub mod artifacts;
+pub mod backends;
+pub mod cache;
+pub mod cleanup;
+pub mod cluster;
+pub mod command;
+pub mod components;
+pub mod downloads;
+pub mod helm;
+pub mod http;
+pub mod images;
+pub mod kind;
+pub mod mode;
+pub mod modules;
+pub mod netns;
+pub mod node;
+pub mod packages;
+pub mod pki;
+pub mod plain;
+pub mod processes;
+pub mod progress;
+pub mod quickstart;
+pub mod samples;
+pub mod state;
+pub mod up;
+pub mod upstream;
+
+pub use cluster::Cluster;

@@ -1,0 +1,82 @@
+//! The `e2e` program: reads the command line, runs the command, tells the exit code.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command as Program, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use e2e::args::{Arguments, Command, Test};
+use e2e::artifacts::{Artifacts, BackendArtifacts, NodeArtifacts};
+use e2e::cache::Cache;
+use e2e::mode::Mode;
+use e2e::packages::{self, Purpose};
+use e2e::{Cluster, progress, quickstart, samples, up};
+
+fn main() -> ExitCode {
+    progress::start();
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("e2e: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Up(options) => {
+            let cluster = up::up(&options)?;
+            println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+            Ok(true)
+        }
+        Command::Run(options) => {
+            let cluster = up::up(&options)?;
+            quickstart::run(cluster.record())
+        }
+        Command::Test(options) => test(&options),
+        Command::Down => up::down().map(|()| true),
+        Command::Status => {
+            println!("{}", up::status()?);
+            Ok(true)
+        }
+        Command::Build => build().map(|()| true),
+        Command::Kubectl { arguments } => {
+            become_program(&mut Cluster::current()?.kubectl_command(arguments)).map(|()| true)
+        }
+        Command::Helm { arguments } => become_program(Cluster::current()?.helm().args(arguments)).map(|()| true),
+    }
+}
+
+/// Everything that a local node needs, so that a later `up` needs no network.
+fn build() -> Result<()> {
+    packages::ensure(Purpose::Node)?;
+    let cache = Cache::of_user()?;
+    Artifacts::build(&cache)?;
+    NodeArtifacts::build(&cache)?;
+    BackendArtifacts::build(&cache)?;
+    samples::images(&cache)?;
+    println!("everything is in {}", cache.root().display());
+    Ok(())
+}
+
+fn test(options: &Test) -> Result<bool> {
+    let cluster = up::up(&options.up)?;
+    if cluster.mode() != Mode::Processes && !quickstart::run(cluster.record())? {
+        return Ok(false);
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut tests = Program::new(cargo);
+    tests.args(["test", "--package", "e2e", "--test", "*"]);
+    if options.compat {
+        tests.args(["--", "--include-ignored"]);
+    }
+    tests.current_dir(e2e::modules::package_folder());
+    Ok(tests.status().context("start the tests")?.success())
+}
+
+/// Replaces this process, so that the program's own exit code and terminal are what the user gets.
+fn become_program(program: &mut Program) -> Result<()> {
+    Err(program.exec()).with_context(|| format!("start {:?}", program.get_program()))
+}

@@ -1,0 +1,220 @@
+//! Bringing the cluster up, step by step; each step finds what an earlier run already did.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::api::{Api, Client, Place};
+use crate::args::Up;
+use crate::artifacts::{Artifacts, BackendArtifacts, NodeArtifacts};
+use crate::cache::Cache;
+use crate::cluster::Cluster;
+use crate::command::output;
+use crate::components::Binaries;
+use crate::helm::{Chart, NAMESPACE};
+use crate::mode::{Machine, Mode};
+use crate::modules::package_folder;
+use crate::netns::{self, NODE_ADDRESS};
+use crate::node::Runtime;
+use crate::packages::{self, Purpose};
+use crate::processes::Processes;
+use crate::progress::say;
+use crate::state::{Record, State};
+use crate::{addons, backends, cleanup, kind, node, samples};
+
+/// Brings the cluster up or up to date.
+pub fn up(options: &Up) -> Result<Cluster> {
+    let (mode, why) = match options.mode {
+        Some(mode) => (mode, "asked for"),
+        None => Machine::look().choose(),
+    };
+    say(format!("cluster: {mode:?} ({why})"));
+    let state = State::of_user()?;
+    state.create()?;
+    let _one_at_a_time = lock(&state)?;
+    match mode {
+        Mode::Node => up_node(options, &state)?,
+        Mode::Kind => up_kind(options, &state)?,
+        Mode::Processes => crate::plain::up(options, &state)?,
+    }
+    Cluster::in_state(state)
+}
+
+/// Stops the cluster, however it was brought up.
+pub fn down() -> Result<()> {
+    let state = State::of_user()?;
+    let record = state.record()?;
+    if record.as_ref().is_some_and(|record| record.mode == Mode::Kind) {
+        kind::stop()?;
+    }
+    let containerd = state.load::<PathBuf>(CONTAINERD_FILE)?;
+    cleanup::down(&state, containerd.as_deref())?;
+    say("nothing is left of the cluster");
+    Ok(())
+}
+
+/// Remembers where containerd's client is from before its start, for the clean-up after a crash.
+const CONTAINERD_FILE: &str = "containerd.json";
+
+fn up_node(options: &Up, state: &State) -> Result<()> {
+    packages::ensure(Purpose::Node)?;
+    let cache = Cache::of_user()?;
+    let artifacts = Artifacts::build(&cache)?;
+    let node_artifacts = NodeArtifacts::build(&cache)?;
+    let backend_artifacts = BackendArtifacts::build(&cache)?;
+    let sample_images = samples::images(&cache)?;
+    let binaries =
+        (!options.no_chart).then(|| Binaries::build(options.control_plane, &artifacts, &cache)).transpose()?;
+    let processes = Processes::of(state)?;
+    if is_whole(state, &processes)? {
+        say("the cluster runs already");
+    } else {
+        restart_node(&artifacts, &node_artifacts, state)?;
+    }
+    let cluster = Cluster::in_state(state.clone())?;
+    backends::start(&cluster.api(), &backend_artifacts, &processes, state)?;
+    for image in &sample_images {
+        cluster.load_image(image)?;
+    }
+    let Some(binaries) = binaries else { return Ok(()) };
+    let chart = chart(options, &artifacts, &cluster.api());
+    let runtime = Runtime::of(state, &node_artifacts.containerd);
+    let changed = binaries.import(&chart.render()?, &runtime, state)?;
+    install(&chart, &cluster.api(), &changed)
+}
+
+/// Starts the node from nothing; what an earlier run left is removed first.
+fn restart_node(artifacts: &Artifacts, node_artifacts: &NodeArtifacts, state: &State) -> Result<()> {
+    let lock = lock_file(state);
+    if !Processes::of(state)?.names().is_empty() || netns::exists() {
+        cleanup::down(state, Some(&node_artifacts.containerd)).context("clean up after an earlier run")?;
+        state.create()?;
+        File::create(&lock)?;
+    }
+    state.save(CONTAINERD_FILE, &node_artifacts.containerd)?;
+    let processes = Processes::of(state)?;
+    netns::create().context("make the network namespace")?;
+    let place = Place { address: NODE_ADDRESS.into(), netns: Some(netns::file()) };
+    let api = Api::start(artifacts, &processes, state, place)?;
+    api.start_controllers(true)?;
+    addons::add_storage(&api)?;
+    node::start(&api, node_artifacts, &processes, state)?;
+    addons::start_dns(&api, node_artifacts, &processes, state)?;
+    say("the node is ready");
+    state.save(
+        "cluster.json",
+        &Record {
+            mode: Mode::Node,
+            kubeconfig: api.client.kubeconfig.clone(),
+            kubectl: artifacts.kubectl(),
+            helm: artifacts.helm(),
+            containerd: Some(node_artifacts.containerd.clone()),
+        },
+    )
+}
+
+/// Whether a cluster was brought up in full and everything of it still runs.
+fn is_whole(state: &State, processes: &Processes) -> Result<bool> {
+    let Some(record) = state.record()? else { return Ok(false) };
+    let client = Client { program: record.kubectl, kubeconfig: record.kubeconfig };
+    let names = processes.names();
+    let alive =
+        names.iter().filter(|name| backends::ALL.iter().all(|b| b.name != **name)).all(|n| processes.is_alive(n));
+    Ok(record.mode == Mode::Node && !names.is_empty() && alive && client.is_ready())
+}
+
+fn up_kind(options: &Up, state: &State) -> Result<()> {
+    packages::ensure(Purpose::Build)?;
+    let cache = Cache::of_user()?;
+    let artifacts = Artifacts::build(&cache)?;
+    let kubeconfig = kind::start(state)?;
+    let record =
+        Record { mode: Mode::Kind, kubeconfig, kubectl: artifacts.kubectl(), helm: artifacts.helm(), containerd: None };
+    state.save("cluster.json", &record)?;
+    let cluster = Cluster::in_state(state.clone())?;
+    kind::start_backends(&cluster.api(), state)?;
+    for image in &samples::images(&cache)? {
+        cluster.load_image(image)?;
+    }
+    if options.no_chart {
+        return Ok(());
+    }
+    let chart = chart(options, &artifacts, &cluster.api());
+    kind::load_control_plane(&chart.render()?)?;
+    install(&chart, &cluster.api(), &BTreeSet::new())
+}
+
+/// The chart that was asked for with its values; the acceptance values are the default, because they
+/// are what the product's user installs with.
+pub fn chart(options: &Up, artifacts: &Artifacts, client: &Client) -> Chart {
+    let root = package_folder().parent().unwrap_or(Path::new("."));
+    let mut values = vec![package_folder().join("values.yaml")];
+    if options.values.is_empty() {
+        values.push(package_folder().join("acceptance/values.yaml"));
+    }
+    values.extend(options.values.iter().cloned());
+    Chart {
+        helm: artifacts.helm(),
+        kubeconfig: client.kubeconfig.clone(),
+        folder: options.chart.clone().unwrap_or_else(|| root.join("charts/dapr")),
+        values,
+    }
+}
+
+fn install(chart: &Chart, client: &Client, changed: &BTreeSet<String>) -> Result<()> {
+    let had = output(client.kubectl().args(["get", "deploy,statefulset", "-n", NAMESPACE, "-o", "name"]))?;
+    say("installing the chart");
+    chart.install()?;
+    let outdated: Vec<&str> =
+        had.lines().filter(|workload| changed.iter().any(|name| workload.contains(name.as_str()))).collect();
+    if !outdated.is_empty() {
+        say("restarting services whose image changed");
+        output(client.kubectl().args(["rollout", "restart", "-n", NAMESPACE]).args(&outdated))?;
+        for workload in outdated {
+            output(client.kubectl().args(["rollout", "status", "--timeout=180s", "-n", NAMESPACE, workload]))?;
+        }
+    }
+    say("the control plane is ready");
+    Ok(())
+}
+
+fn lock_file(state: &State) -> PathBuf {
+    state.root().with_extension("lock")
+}
+
+/// Two commands at once would undo each other's work.
+fn lock(state: &State) -> Result<File> {
+    let path = lock_file(state);
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        say("waiting for another e2e command to finish");
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+/// Gives the administrator's kubeconfig and what runs, for `e2e status`.
+pub fn status() -> Result<String> {
+    let state = State::of_user()?;
+    let Some(record) = state.record()? else {
+        return Ok("no cluster is up".into());
+    };
+    let processes = Processes::of(&state)?;
+    let mut text = format!("cluster: {:?}\nexport KUBECONFIG={}\n", record.mode, record.kubeconfig.display());
+    for name in processes.names() {
+        let line = match processes.identity(&name) {
+            Some(identity) => format!("process {}", identity.pid),
+            None => format!("has ended, see {}", processes.log(&name).display()),
+        };
+        text.push_str(&format!("  {name:<26} {line}\n"));
+    }
+    let client = Client { program: record.kubectl, kubeconfig: record.kubeconfig };
+    if client.is_ready() {
+        text.push_str(&output(client.kubectl().args(["get", "pods", "--all-namespaces", "-o", "wide"]))?);
+    } else {
+        text.push_str("the API server does not answer\n");
+    }
+    Ok(text)
+}
