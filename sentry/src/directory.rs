@@ -1,0 +1,319 @@
+//! What sentry knows of pods and Configurations: a cache of the Dapr ones, and the API server
+//! for everything else.
+//!
+//! Of each object only the few fields that decide an identity are parsed, and only pods with a
+//! Dapr annotation are kept, so memory does not grow with a cluster's other pods. An answer
+//! that the cache cannot give, or that would refuse a caller, is looked up live once. Where
+//! listing is forbidden every look-up is live. State: one lock for each map, in this module.
+
+mod reflect;
+
+use std::{collections::HashMap, sync::Arc};
+
+use kube::{
+    Client,
+    core::{Request, params::GetParams},
+};
+use parking_lot::RwLock;
+use runtime::{BoxError, CancellationToken};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::sync::watch;
+
+use crate::core::pod_identity::Pod;
+use reflect::{Feed, Reflector};
+
+/// Namespace and name.
+type Key = (Box<str>, Box<str>);
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    #[serde(default)]
+    name: Box<str>,
+    #[serde(default)]
+    namespace: Box<str>,
+    #[serde(default)]
+    resource_version: Option<String>,
+    #[serde(default)]
+    annotations: Option<DaprAnnotations>,
+}
+
+/// The annotations that make a pod Dapr's; all others are skipped while parsing.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct DaprAnnotations {
+    #[serde(default, rename = "dapr.io/app-id")]
+    app_id: Option<Box<str>>,
+    #[serde(default, rename = "dapr.io/control-plane")]
+    control_plane: Option<Box<str>>,
+    #[serde(default, rename = "dapr.io/config")]
+    config: Option<Box<str>>,
+    #[serde(default, rename = "dapr.io/enabled")]
+    enabled: Option<Box<str>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct PodObject {
+    metadata: Meta,
+    #[serde(default)]
+    spec: PodSpec,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec {
+    #[serde(default)]
+    service_account_name: Box<str>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ConfigurationObject {
+    metadata: Meta,
+    #[serde(default)]
+    spec: Option<ConfigurationSpec>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigurationSpec {
+    #[serde(default)]
+    access_control: Option<AccessControl>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AccessControl {
+    #[serde(default)]
+    trust_domain: Option<Box<str>>,
+}
+
+/// What is kept of a pod.
+#[derive(Debug, Clone)]
+struct KeptPod {
+    service_account: Box<str>,
+    app_id: Option<Box<str>>,
+    control_plane: Option<Box<str>>,
+    config: Option<Box<str>>,
+}
+
+impl KeptPod {
+    fn of(object: PodObject) -> (Self, bool) {
+        let DaprAnnotations { app_id, control_plane, config, enabled } =
+            object.metadata.annotations.unwrap_or_default();
+        let is_dapr = app_id.is_some() || control_plane.is_some() || enabled.is_some() || config.is_some();
+        let service_account = object.spec.service_account_name;
+        (Self { service_account, app_id, control_plane, config }, is_dapr)
+    }
+
+    fn pod(&self, namespace: &str, name: &str) -> Pod {
+        let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
+        Pod {
+            name: name.into(),
+            namespace: namespace.into(),
+            service_account: self.service_account.to_string(),
+            app_id: text(&self.app_id),
+            control_plane: text(&self.control_plane),
+            config: text(&self.config),
+        }
+    }
+}
+
+/// Dapr's pods.
+#[derive(Debug, Default)]
+struct Pods(RwLock<HashMap<Key, KeptPod>>);
+
+impl Feed for Pods {
+    type Object = PodObject;
+    const PATH: &'static str = "/api/v1/pods";
+    type Batch = HashMap<Key, KeptPod>;
+
+    fn collect(batch: &mut Self::Batch, object: PodObject) {
+        let key = (object.metadata.namespace.clone(), object.metadata.name.clone());
+        let (pod, is_dapr) = KeptPod::of(object);
+        if is_dapr {
+            batch.insert(key, pod);
+        }
+    }
+
+    fn reset(&self, mut batch: Self::Batch) {
+        batch.shrink_to_fit();
+        *self.0.write() = batch;
+    }
+
+    fn apply(&self, object: PodObject) {
+        let key = (object.metadata.namespace.clone(), object.metadata.name.clone());
+        let (pod, is_dapr) = KeptPod::of(object);
+        if is_dapr {
+            self.0.write().insert(key, pod);
+        } else {
+            self.0.write().remove(&key);
+        }
+    }
+
+    fn delete(&self, object: PodObject) {
+        self.0.write().remove(&(object.metadata.namespace, object.metadata.name));
+    }
+
+    fn resource_version(object: &PodObject) -> Option<&str> {
+        object.metadata.resource_version.as_deref()
+    }
+}
+
+/// The trust domain of each Configuration, where it has one.
+#[derive(Debug, Default)]
+struct Configurations(RwLock<HashMap<Key, Option<Box<str>>>>);
+
+impl ConfigurationObject {
+    fn into_entry(self) -> (Key, Option<Box<str>>) {
+        let domain = self.spec.and_then(|spec| spec.access_control).and_then(|access| access.trust_domain);
+        ((self.metadata.namespace, self.metadata.name), domain)
+    }
+}
+
+impl Feed for Configurations {
+    type Object = ConfigurationObject;
+    const PATH: &'static str = "/apis/dapr.io/v1alpha1/configurations";
+    type Batch = HashMap<Key, Option<Box<str>>>;
+
+    fn collect(batch: &mut Self::Batch, object: ConfigurationObject) {
+        let (key, domain) = object.into_entry();
+        batch.insert(key, domain);
+    }
+
+    fn reset(&self, batch: Self::Batch) {
+        *self.0.write() = batch;
+    }
+
+    fn apply(&self, object: ConfigurationObject) {
+        let (key, domain) = object.into_entry();
+        self.0.write().insert(key, domain);
+    }
+
+    fn delete(&self, object: ConfigurationObject) {
+        self.0.write().remove(&object.into_entry().0);
+    }
+
+    fn resource_version(object: &ConfigurationObject) -> Option<&str> {
+        object.metadata.resource_version.as_deref()
+    }
+}
+
+/// The API server could not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to get {kind} {namespace}/{name}")]
+pub struct LookupError {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+    #[source]
+    source: Box<kube::Error>,
+}
+
+/// Looks pods and Configurations up.
+#[derive(Clone)]
+pub struct Directory {
+    client: Client,
+    pods: Arc<Pods>,
+    configurations: Arc<Configurations>,
+    synced: watch::Sender<[bool; 2]>,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory").field("synced", &*self.synced.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Directory {
+    /// An empty directory; [`Directory::follow_pods`] and
+    /// [`Directory::follow_configurations`] fill it.
+    pub fn new(client: Client) -> Self {
+        Self { client, pods: Arc::default(), configurations: Arc::default(), synced: watch::Sender::new([false; 2]) }
+    }
+
+    /// Whether both caches have been filled once.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow() == [true, true]
+    }
+
+    /// Returns when both caches have been filled once.
+    pub async fn synced(&self) {
+        let mut synced = self.synced.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        synced.wait_for(|synced| *synced == [true, true]).await.ok();
+    }
+
+    /// Follows the pods of the cluster until `stop`.
+    pub async fn follow_pods(self, stop: CancellationToken) -> Result<(), BoxError> {
+        let done = || {
+            self.synced.send_modify(|synced| synced[0] = true);
+        };
+        Reflector::new(self.client.clone(), self.pods.as_ref()).run(done, stop).await;
+        Ok(())
+    }
+
+    /// Follows the Configurations of the cluster until `stop`.
+    pub async fn follow_configurations(self, stop: CancellationToken) -> Result<(), BoxError> {
+        let done = || {
+            self.synced.send_modify(|synced| synced[1] = true);
+        };
+        Reflector::new(self.client.clone(), self.configurations.as_ref()).run(done, stop).await;
+        Ok(())
+    }
+
+    /// The pod, if the cache has it.
+    pub fn cached_pod(&self, namespace: &str, name: &str) -> Option<Pod> {
+        let key: Key = (namespace.into(), name.into());
+        self.pods.0.read().get(&key).map(|pod| pod.pod(namespace, name))
+    }
+
+    /// The pod as the API server has it now.
+    pub async fn live_pod(&self, namespace: &str, name: &str) -> Result<Option<Pod>, LookupError> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let object: Option<PodObject> = self.get(&path, What { kind: "pod", namespace, name }).await?;
+        Ok(object.map(|object| KeptPod::of(object).0.pod(namespace, name)))
+    }
+
+    /// The trust domain of a Configuration: none if there is no such Configuration, an empty
+    /// text if it names no trust domain.
+    pub async fn trust_domain_of(&self, namespace: &str, name: &str) -> Result<Option<String>, LookupError> {
+        let key: Key = (namespace.into(), name.into());
+        if let Some(domain) = self.configurations.0.read().get(&key) {
+            return Ok(Some(domain.as_deref().unwrap_or_default().into()));
+        }
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let path = format!("/apis/dapr.io/v1alpha1/namespaces/{namespace}/configurations");
+        let object: Option<ConfigurationObject> =
+            self.get(&path, What { kind: "configuration", namespace, name }).await?;
+        Ok(object.map(|object| object.into_entry().1.as_deref().unwrap_or_default().into()))
+    }
+
+    async fn get<T>(&self, path: &str, what: What<'_>) -> Result<Option<T>, LookupError>
+    where
+        T: DeserializeOwned,
+    {
+        let failed = |source| LookupError {
+            kind: what.kind,
+            namespace: what.namespace.into(),
+            name: what.name.into(),
+            source: Box::new(source),
+        };
+        let request = Request::new(path)
+            .get(what.name, &GetParams::default())
+            .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
+        match self.client.request(request).await {
+            Ok(object) => Ok(Some(object)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// The object a live look-up is for.
+#[derive(Clone, Copy)]
+struct What<'a> {
+    kind: &'static str,
+    namespace: &'a str,
+    name: &'a str,
+}

@@ -1,0 +1,312 @@
+//! Keeps the bundle: brings what is stored, what is published and what this replica signs with
+//! to one state, at start and for as long as sentry runs.
+//!
+//! Every step is decided by [`crate::core::decide`]; this module only reads, writes and waits.
+//! The stored bundle is looked at every few seconds, so a change needs neither a restart nor
+//! the delay of a mounted volume, and connections are not touched by it. Trouble while running
+//! never takes the bundle in use away.
+
+use std::{sync::Arc, time::Duration};
+
+use identity::SpiffeId;
+use runtime::{BoxError, CancellationToken};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    clock::unix_now,
+    core::{
+        decide::{Bundle, JwtSource, Problem, Rules, Situation, Snapshot, Source, Step, decide},
+        jwks::JwtBundle,
+        jwt::Algorithm,
+        keys::{PrivateKey, PrivateKeyError},
+        validity::Lifetimes,
+    },
+    issuer::{Issuer, generate_ca},
+    metrics::{Metrics, Reason},
+    signing::{self, CryptoError},
+    store::{Store, StoreError},
+};
+
+/// A lost bundle is written back by a running replica at its next look; two looks are waited for.
+const HOLDER_GRACE: Duration = Duration::from_secs(25);
+/// How often a starting replica looks whether a running one has written the bundle back.
+const HOLDER_POLL: Duration = Duration::from_secs(1);
+/// Conflicts in a row before giving up: each means another replica made progress.
+const MAX_CONFLICTS: u32 = 20;
+/// How often a starting replica tries to reach the store.
+const START_ATTEMPTS: u32 = 6;
+/// The first pause between those tries; doubled each time, 31 s in all.
+const START_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why there is no bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The store does not answer, or what must exist does not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored cannot be used.
+    #[error(transparent)]
+    Problem(#[from] Problem),
+    /// New material could not be made.
+    #[error("failed to generate CA bundle")]
+    Generate(#[from] CryptoError),
+    /// A key that is stored cannot be read.
+    #[error("failed to load JWT signing key: failed to decode JWT signing key: {0}")]
+    JwtKey(#[from] PrivateKeyError),
+    /// Other writers were faster every time.
+    #[error("trust bundle was changed by others {MAX_CONFLICTS} times in a row")]
+    Contended,
+}
+
+/// Settings of the keeper.
+#[derive(Debug, Clone)]
+pub struct KeeperOptions {
+    /// Sentry's own name: a new issuer's subject.
+    pub sentry: SpiffeId,
+    /// Clock skew for a new CA's NotBefore.
+    pub lifetimes: Lifetimes,
+    /// How tokens are signed, if they are.
+    pub jwt: Option<Algorithm>,
+    /// The configured key id.
+    pub key_id: Option<String>,
+    /// How often to look at the store.
+    pub every: Duration,
+}
+
+/// Owns the way between store and issuer.
+#[derive(Debug)]
+pub struct Keeper {
+    store: Store,
+    options: KeeperOptions,
+    metrics: Metrics,
+}
+
+impl Keeper {
+    /// Keeps the bundle of `store`.
+    pub fn new(store: Store, options: KeeperOptions, metrics: Metrics) -> Self {
+        Self { store, options, metrics }
+    }
+
+    /// The bundle to start with, made and stored if there is none. Retries while the store
+    /// cannot be reached; anything else is final.
+    pub async fn first(&self) -> Result<Bundle, KeepError> {
+        let mut pause = START_PAUSE;
+        for _ in 1..START_ATTEMPTS {
+            match self.settle(None).await {
+                Err(KeepError::Store(error @ StoreError::Api { .. })) => {
+                    tracing::warn!(error = %chain(&error), "trust bundle cannot be reached, trying again");
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                done => return self.note(done),
+            }
+        }
+        self.note(self.settle(None).await)
+    }
+
+    fn note(&self, done: Result<Bundle, KeepError>) -> Result<Bundle, KeepError> {
+        if let Ok(bundle) = &done {
+            self.metrics.bundle_expiry(bundle.x509.root_not_after(), bundle.x509.issuer_not_after());
+        }
+        done
+    }
+
+    /// Follows the store until `stop`.
+    pub async fn run(self, issuer: Arc<Issuer>, stop: CancellationToken) -> Result<(), BoxError> {
+        let mut problem: Option<&'static str> = None;
+        loop {
+            // Replicas look at different moments.
+            let pause = self.options.every.mul_f64(1.0 + 0.2 * signing::fraction());
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = sleep(pause) => {}
+            }
+            let held = issuer.bundle();
+            let found = tokio::select! {
+                biased;
+                // A write in progress may be cut off: each is one atomic request.
+                () = stop.cancelled() => return Ok(()),
+                found = self.settle(Some(&held)) => found,
+            };
+            match found {
+                Ok(bundle) => {
+                    self.clear(&mut problem);
+                    if bundle != *held {
+                        self.adopt(&issuer, bundle);
+                    }
+                }
+                Err(error) => self.complain(&mut problem, &error),
+            }
+        }
+    }
+
+    fn adopt(&self, issuer: &Issuer, bundle: Bundle) {
+        tracing::info!(
+            issuer_not_after = bundle.x509.issuer_not_after(),
+            root_not_after = bundle.x509.root_not_after(),
+            "trust bundle changed: signing with the new issuer"
+        );
+        self.metrics.changed.inc();
+        self.metrics.bundle_expiry(bundle.x509.root_not_after(), bundle.x509.issuer_not_after());
+        issuer.replace(bundle);
+    }
+
+    fn clear(&self, problem: &mut Option<&'static str>) {
+        if let Some(reason) = problem.take() {
+            self.metrics.bundle_problem.get_or_create(&Reason { reason }).set(0);
+            tracing::info!(reason, "trust bundle is in order again");
+        }
+    }
+
+    /// Says what is wrong, once for each kind of trouble.
+    fn complain(&self, problem: &mut Option<&'static str>, error: &KeepError) {
+        let reason = match error {
+            KeepError::Problem(problem) => problem.reason(),
+            KeepError::Store(StoreError::Missing { .. }) => "missing",
+            KeepError::Store(_) => "unreachable",
+            KeepError::Generate(_) | KeepError::Contended | KeepError::JwtKey(_) => "failed",
+        };
+        if *problem == Some(reason) {
+            return;
+        }
+        self.clear(problem);
+        *problem = Some(reason);
+        self.metrics.bundle_problem.get_or_create(&Reason { reason }).set(1);
+        tracing::error!(
+            reason,
+            error = %chain(error),
+            "stored trust bundle cannot be used: signing goes on with the last good one"
+        );
+    }
+
+    /// Decides and acts until store, copy and answer agree.
+    async fn settle(&self, held: Option<&Bundle>) -> Result<Bundle, KeepError> {
+        let rules = Rules { jwt: self.options.jwt, key_id: self.options.key_id.as_deref() };
+        let mut waiting_since: Option<Instant> = None;
+        let mut conflicts = 0;
+        while conflicts < MAX_CONFLICTS {
+            let read = self.store.read().await?;
+            let waited = waiting_since.is_some_and(|since| since.elapsed() >= HOLDER_GRACE);
+            let situation = held.map_or(Situation::Starting { waited }, Situation::Running);
+            let written = match decide(&read.snapshot, situation, rules, unix_now()) {
+                Step::Refuse(problem) => return Err(problem.into()),
+                Step::AwaitHolder => {
+                    if waiting_since.is_none() {
+                        tracing::warn!(
+                            "trust bundle was emptied but its public copy is there: waiting for a running replica to write it back"
+                        );
+                    }
+                    waiting_since.get_or_insert_with(Instant::now);
+                    sleep(HOLDER_POLL).await;
+                    continue;
+                }
+                Step::Adopt { bundle, repair_copy: false } => return Ok(*bundle),
+                Step::Adopt { bundle, repair_copy: true } => {
+                    let copy = read.snapshot.wanted_copy();
+                    match self.store.write_copy(&copy, read.revision).await {
+                        Ok(()) => {
+                            tracing::info!("public copy of the trust bundle brought in line with the secret");
+                            return Ok(*bundle);
+                        }
+                        // The bundle itself is good; the copy is tried again at the next look.
+                        Err(error @ StoreError::Api { .. }) => {
+                            tracing::warn!(error = %chain(&error), "public copy of the trust bundle cannot be repaired");
+                            return Ok(*bundle);
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+                Step::Create { x509, jwt } => {
+                    let next = self.create(&read.snapshot, held, x509, jwt)?;
+                    self.store.write(&next, read.revision).await
+                }
+            };
+            match written {
+                Ok(()) => self.metrics.changed.inc(),
+                Err(StoreError::Conflict { object }) => {
+                    conflicts += 1;
+                    tracing::info!(object, "trust bundle was changed by another replica, reading it again");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Err(KeepError::Contended)
+    }
+
+    /// The snapshot with what is missing filled in.
+    fn create(
+        &self,
+        snapshot: &Snapshot,
+        held: Option<&Bundle>,
+        x509: Source,
+        jwt: JwtSource,
+    ) -> Result<Snapshot, KeepError> {
+        let mut next = snapshot.clone();
+        let stored = match x509 {
+            Source::Stored => None,
+            Source::Held => {
+                tracing::warn!("trust bundle was emptied: writing back the one in use");
+                held.map(|bundle| bundle.x509.stored().clone())
+            }
+            Source::New => {
+                tracing::info!("Root and issuer certs not found: generating self signed CA");
+                Some(generate_ca(&self.options.sentry, self.options.lifetimes)?)
+            }
+        };
+        if let Some(stored) = stored {
+            next.anchors = stored.anchors;
+            next.chain = stored.chain;
+            next.key = stored.key;
+        }
+        if let Some((key, jwks)) = self.create_jwt(snapshot, held, jwt)? {
+            next.jwt_key = key;
+            next.jwks = jwks;
+        }
+        Ok(next)
+    }
+
+    fn create_jwt(
+        &self,
+        snapshot: &Snapshot,
+        held: Option<&Bundle>,
+        source: JwtSource,
+    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, KeepError> {
+        let algorithm = self.options.jwt;
+        let key_id = self.options.key_id.as_deref();
+        let of_key = |key: PrivateKey, pem: Vec<u8>| {
+            let name = algorithm.map_or("RS256", Algorithm::name);
+            let bundle = JwtBundle::of_key(key, pem, key_id, name);
+            Some((bundle.key_pem, bundle.jwks_json))
+        };
+        Ok(match (source, algorithm) {
+            (JwtSource::Stored, _) | (JwtSource::New, None) => None,
+            (JwtSource::Held, _) => {
+                held.and_then(|bundle| bundle.jwt.as_ref()).map(|jwt| (jwt.key_pem.clone(), jwt.jwks_json.clone()))
+            }
+            (JwtSource::SetOfStoredKey, _) => {
+                let key = PrivateKey::from_pem(&snapshot.jwt_key)?;
+                of_key(key, snapshot.jwt_key.clone())
+            }
+            (JwtSource::New, Some(algorithm)) => {
+                tracing::info!("Generating JWT signing key and persisting to store");
+                let key = signing::new_jwt_key(algorithm)?;
+                let pem = key.to_pkcs8_pem().into_bytes();
+                of_key(key, pem)
+            }
+        })
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

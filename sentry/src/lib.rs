@@ -1,0 +1,31 @@
+//! Sentry, the certificate authority of the Dapr control plane.
+//!
+//! | task | owns | receives from | sends to | ends when |
+//! |---|---|---|---|---|
+//! | `sentry.keeper` | the stored bundle | Secret and ConfigMap, or files | [`issuer::Issuer`] | stop |
+//! | `sentry.serving` | own serving certificate | issuer (bundle changed) | TLS handshakes | stop |
+//! | `sentry.grpc` | connections | callers | callers | stop, after calls in flight |
+//! | `sentry.pods`, `sentry.configurations` | their cache | API server | Kubernetes validator | stop |
+//! | `sentry.readiness` | health targets | caches | `/healthz` | stop |
+//! | `sentry.health`, `sentry.metrics` | admin endpoints | probes | – | stop |
+//!
+//! Decisions are in [`core`], which neither waits nor looks at a clock.
+
+pub mod args;
+mod clock;
+mod cluster_domain;
+pub mod configuration;
+pub mod core;
+pub mod directory;
+pub mod grpc;
+pub mod issuer;
+pub mod keeper;
+pub mod metrics;
+mod service;
+pub mod serving;
+mod signing;
+pub mod status;
+pub mod store;
+pub mod validators;
+
+pub use service::{Failed, run};

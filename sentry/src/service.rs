@@ -1,0 +1,218 @@
+//! Wires sentry's parts together and runs them.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use identity::{Alpn, server::Incoming, tls};
+use kube::Client;
+use proto::sentry::v1::ca_server::CaServer;
+use runtime::{BoxError, CancellationToken, TaskError, TaskSet, admin, health::Health};
+
+use crate::{
+    args::{Config, JwtConfig, Mode},
+    cluster_domain,
+    configuration::{self, ConfigurationError, Settings},
+    core::dns_names::Home,
+    directory::Directory,
+    grpc::CaService,
+    issuer::Issuer,
+    keeper::{KeepError, Keeper, KeeperOptions},
+    metrics::Metrics,
+    serving::{Serving, ServingError},
+    store::{FileStore, KubeStore, Store},
+    validators::{Validators, kubernetes::KubernetesValidator},
+};
+
+/// The pod's own grace period is 30 s; calls take 3 s at most.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+/// How often the Secret is looked at: two GETs, far below what probes cost.
+const KUBERNETES_POLL: Duration = Duration::from_secs(10);
+/// How often files are looked at.
+const FILE_POLL: Duration = Duration::from_secs(1);
+/// Streams of one connection: a sidecar needs one.
+const MAX_STREAMS: u32 = 1024;
+
+/// Why sentry did not start or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// It runs as root.
+    #[error(
+        "effective user id is 0: sentry must not run as root in Kubernetes (DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true skips this check)"
+    )]
+    Root,
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Kube(#[from] runtime::KubeConfigError),
+    /// The Configuration cannot be used.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// There is no bundle.
+    #[error("error creating CA: failed to get CA bundle")]
+    Bundle(#[from] KeepError),
+    /// Sentry has no certificate of its own.
+    #[error(transparent)]
+    Serving(#[from] ServingError),
+    /// A port cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] admin::ListenError),
+    /// A task ended.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Runs sentry until it is told to stop.
+pub async fn run(config: Config) -> Result<(), Failed> {
+    let health = Health::new();
+    let mut registry = runtime::metrics::registry();
+    let metrics = Metrics::register(&mut registry);
+    let mut tasks = TaskSet::new();
+    start_admin(&config, &health, registry, &mut tasks).await?;
+
+    let client = match config.mode {
+        Mode::Kubernetes => Some(runtime::kube_client(&config.kube).await?),
+        Mode::Standalone => None,
+    };
+    let settings = settings(&config, client.as_ref()).await?;
+    check_user(config.mode)?;
+    let keeper = keeper(&config, &settings, client.as_ref(), &metrics);
+    let first = keeper.first().await?;
+    if first.x509.forbids_authorities_below() {
+        tracing::warn!("the issuer's path length is 0: a later change of the root cannot be seamless");
+    }
+    let issuer = Arc::new(Issuer::new(first, settings.lifetimes));
+    let serving = Serving::start(Arc::clone(&issuer), config.sentry.clone(), metrics.clone())?;
+    let security = health.target("security-provider");
+    security.ready();
+
+    let validators = start_validators(&config, client.as_ref(), &health, &metrics, &mut tasks);
+    let service = CaService {
+        validators,
+        issuer: Arc::clone(&issuer),
+        home: home(&config).await,
+        jwt: config.jwt.clone(),
+        metrics: metrics.clone(),
+    };
+    let listener = admin::listen(&config.address, config.port).await?;
+    let incoming = Incoming::new(listener, Some(tls::server_auth_only(serving.svid_rx(), Alpn::H2)));
+    tracing::info!(port = config.port, id = %config.sentry, "Sentry server is listening");
+    tasks.spawn("sentry.keeper", |stop| keeper.run(issuer, stop));
+    tasks.spawn("sentry.serving", |stop| serving.run(stop));
+    let server = health.target("sentry-server");
+    tasks.spawn("sentry.grpc", move |stop| async move {
+        // Dropped at the end of the server: no longer ready.
+        let _security = security;
+        server.ready();
+        let gone = stop.clone();
+        serve(service, incoming, gone).await?;
+        drop(server);
+        Ok(())
+    });
+    Ok(tasks.until_shutdown(SHUTDOWN_DEADLINE).await?)
+}
+
+async fn serve(service: CaService, incoming: Incoming, stop: CancellationToken) -> Result<(), BoxError> {
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .add_service(CaServer::new(service))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+async fn start_admin(
+    config: &Config,
+    health: &Health,
+    registry: runtime::metrics::Registry,
+    tasks: &mut TaskSet,
+) -> Result<(), Failed> {
+    // Upstream binds both on all addresses whatever the flags say; ours honour them, and the
+    // defaults are all addresses.
+    let listener = admin::listen(&config.health.healthz_listen_address, config.health.healthz_port).await?;
+    let served = health.clone();
+    tasks.spawn("sentry.health", |stop| admin::serve_health(listener, served, axum::Router::new(), stop));
+    if config.metrics.enable_metrics {
+        let listener = admin::listen(&config.metrics.metrics_listen_address, config.metrics.metrics_port).await?;
+        tasks.spawn("sentry.metrics", |stop| admin::serve_metrics(listener, Arc::new(registry), stop));
+    }
+    Ok(())
+}
+
+async fn settings(config: &Config, client: Option<&Client>) -> Result<Settings, Failed> {
+    let Some(client) = client else {
+        let path = Path::new(&config.configuration);
+        return Ok(configuration::from_file(path, |name| std::env::var(name).ok()).await?);
+    };
+    if !config.namespace_is_set {
+        return Err(ConfigurationError::NoNamespace.into());
+    }
+    let namespace = config.sentry.namespace().as_str();
+    Ok(configuration::from_cluster(client, namespace, &config.configuration).await?)
+}
+
+fn check_user(mode: Mode) -> Result<(), Failed> {
+    let skipped = std::env::var("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK").is_ok_and(|value| value == "true");
+    if mode == Mode::Standalone || skipped {
+        return Ok(());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective =
+        status.lines().find_map(|line| line.strip_prefix("Uid:")).and_then(|ids| ids.split_whitespace().nth(1));
+    if effective == Some("0") { Err(Failed::Root) } else { Ok(()) }
+}
+
+fn keeper(config: &Config, settings: &Settings, client: Option<&Client>, metrics: &Metrics) -> Keeper {
+    let (store, every) = match client {
+        Some(client) => {
+            let namespace = config.sentry.namespace().as_str();
+            (Store::Kubernetes(KubeStore::new(client, namespace, config.names.clone())), KUBERNETES_POLL)
+        }
+        None => (Store::Files(FileStore::new(&config.credentials, config.names.clone())), FILE_POLL),
+    };
+    let options = KeeperOptions {
+        sentry: config.sentry.clone(),
+        lifetimes: settings.lifetimes,
+        jwt: config.jwt.as_ref().map(|jwt| jwt.algorithm),
+        key_id: config.jwt.as_ref().and_then(|jwt: &JwtConfig| jwt.key_id.clone()),
+        every,
+    };
+    Keeper::new(store, options, metrics.clone())
+}
+
+async fn home(config: &Config) -> Home {
+    let found = match config.mode {
+        Mode::Kubernetes => cluster_domain::find().await,
+        Mode::Standalone => None,
+    };
+    Home {
+        namespace: config.sentry.namespace().to_string(),
+        cluster_domain: found.unwrap_or_else(|| config.sentry.trust_domain().to_string()),
+    }
+}
+
+fn start_validators(
+    config: &Config,
+    client: Option<&Client>,
+    health: &Health,
+    metrics: &Metrics,
+    tasks: &mut TaskSet,
+) -> Validators {
+    let Some(client) = client else {
+        return Validators { kubernetes: None, insecure: true };
+    };
+    let directory = Directory::new(client.clone());
+    let (pods, configurations, watched) = (directory.clone(), directory.clone(), directory.clone());
+    tasks.spawn("sentry.pods", |stop| pods.follow_pods(stop));
+    tasks.spawn("sentry.configurations", |stop| configurations.follow_configurations(stop));
+    let target = health.target("sentry-kubernetes-validator");
+    tasks.spawn("sentry.readiness", |stop| async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = watched.synced() => target.ready(),
+        }
+        stop.cancelled().await;
+        Ok(())
+    });
+    let validator = KubernetesValidator::new(client.clone(), directory, config.sentry.clone(), metrics.clone());
+    Validators { kubernetes: Some(validator), insecure: false }
+}

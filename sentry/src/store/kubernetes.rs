@@ -1,0 +1,122 @@
+//! The bundle in the Secret `dapr-trust-bundle`, with its public half in the ConfigMap of the
+//! same name. Both must exist; sentry never creates or deletes them. Other keys are kept.
+
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
+use kube::{Api, Client, api::PostParams};
+
+use super::{ItemNames, Read, Revision, StoreError};
+use crate::core::decide::{PublicCopy, Snapshot};
+
+/// The name of both objects.
+pub const TRUST_BUNDLE: &str = "dapr-trust-bundle";
+/// The annotation of the Secret by which a user allows running replicas to let go of a CA
+/// whose three values were emptied.
+const RESET: &str = "dapr.io/ca-reset";
+
+/// Both objects as read.
+#[derive(Debug)]
+pub struct Objects {
+    secret: Secret,
+    config_map: ConfigMap,
+}
+
+/// Reads and writes the two objects.
+#[derive(Clone)]
+pub struct KubeStore {
+    secrets: Api<Secret>,
+    config_maps: Api<ConfigMap>,
+    names: ItemNames,
+}
+
+impl std::fmt::Debug for KubeStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubeStore").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl KubeStore {
+    /// Works in `namespace`, with the given keys.
+    pub fn new(client: &Client, namespace: &str, names: ItemNames) -> Self {
+        Self {
+            secrets: Api::namespaced(client.clone(), namespace),
+            config_maps: Api::namespaced(client.clone(), namespace),
+            names,
+        }
+    }
+
+    pub(super) async fn read(&self) -> Result<Read, StoreError> {
+        let secret = self.secrets.get(TRUST_BUNDLE).await.map_err(|error| failed("get", "secret", error))?;
+        let config_map = self.config_maps.get(TRUST_BUNDLE).await.map_err(|error| failed("get", "configmap", error))?;
+        let data = secret.data.as_ref();
+        let value = |name: &str| data.and_then(|data| data.get(name)).map_or_else(Vec::new, |value| value.0.clone());
+        let public = |name: &str| {
+            let value = config_map.data.as_ref().and_then(|data| data.get(name));
+            value.map_or_else(Vec::new, |value| value.clone().into_bytes())
+        };
+        let snapshot = Snapshot {
+            anchors: value(&self.names.anchors),
+            chain: value(&self.names.chain),
+            key: value(&self.names.key),
+            jwt_key: value(&self.names.jwt_key),
+            jwks: value(&self.names.jwks),
+            reset: secret
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(RESET))
+                .is_some_and(|value| value == "true"),
+            copy: Some(PublicCopy { anchors: public(&self.names.anchors), jwks: public(&self.names.jwks) }),
+        };
+        let revision = Revision::Kubernetes(Box::new(Objects { secret, config_map }));
+        Ok(Read { snapshot, revision })
+    }
+
+    pub(super) async fn write(&self, next: &Snapshot, objects: Objects) -> Result<(), StoreError> {
+        let mut secret = objects.secret;
+        // The reset was asked for once and is done with this write.
+        if let Some(annotations) = &mut secret.metadata.annotations {
+            annotations.remove(RESET);
+        }
+        let data = secret.data.get_or_insert_default();
+        for (name, value) in self.names.each(next) {
+            if !value.is_empty() {
+                data.insert(name.to_owned(), ByteString(value.clone()));
+            }
+        }
+        // The resource version that was read travels along: a faster writer makes this fail.
+        self.secrets
+            .replace(TRUST_BUNDLE, &PostParams::default(), &secret)
+            .await
+            .map(|_| ())
+            .map_err(|error| failed("update", "secret", error))
+    }
+
+    pub(super) async fn write_copy(&self, copy: &PublicCopy, objects: Objects) -> Result<(), StoreError> {
+        let mut config_map = objects.config_map;
+        let data = config_map.data.get_or_insert_default();
+        for (name, value) in [(&self.names.anchors, &copy.anchors), (&self.names.jwks, &copy.jwks)] {
+            if value.is_empty() {
+                data.remove(name);
+            } else {
+                data.insert(name.clone(), String::from_utf8_lossy(value).into_owned());
+            }
+        }
+        self.config_maps
+            .replace(TRUST_BUNDLE, &PostParams::default(), &config_map)
+            .await
+            .map(|_| ())
+            .map_err(|error| failed("update", "configmap", error))
+    }
+}
+
+fn failed(verb: &'static str, kind: &str, error: kube::Error) -> StoreError {
+    let object = format!("{kind} {TRUST_BUNDLE}");
+    match &error {
+        kube::Error::Api(status) if status.code == 404 => StoreError::Missing { object },
+        kube::Error::Api(status) if status.code == 409 => StoreError::Conflict { object },
+        _ => StoreError::Api { verb, object, source: Box::new(error) },
+    }
+}
