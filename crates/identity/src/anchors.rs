@@ -133,7 +133,7 @@ impl Anchor {
 struct AnyUsage;
 
 impl ExtendedKeyUsageValidator for AnyUsage {
-    fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        usages.map(|usage| usage.map(|_| ())).collect()
+    fn validate(&self, mut usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        usages.try_for_each(|usage| usage.map(|_purpose| ()))
     }
 }

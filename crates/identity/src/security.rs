@@ -69,12 +69,10 @@ impl Security {
 impl Task {
     /// Keeps the identity fresh until stopped; in plaintext only waits.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkloadError> {
-        match self.0 {
-            Some(task) => task.run(stop).await,
-            None => {
-                stop.cancelled().await;
-                Ok(())
-            }
+        if let Some(task) = self.0 {
+            return task.run(stop).await;
         }
+        stop.cancelled().await;
+        Ok(())
     }
 }

@@ -46,8 +46,8 @@ impl CaService for WhoAmI {
     }
 }
 
-async fn serve(tasks: &mut JoinSet<()>, tls: Option<Arc<ServerConfig>>) -> SocketAddr {
-    let incoming = Incoming::bind(([127, 0, 0, 1], 0).into(), tls).await.unwrap();
+async fn serve(tasks: &mut JoinSet<()>, tls: impl Into<Option<Arc<ServerConfig>>>) -> SocketAddr {
+    let incoming = Incoming::bind(([127, 0, 0, 1], 0).into(), tls.into()).await.unwrap();
     serve_on(tasks, incoming)
 }
 
@@ -60,8 +60,8 @@ fn serve_on(tasks: &mut JoinSet<()>, incoming: Incoming) -> SocketAddr {
     addr
 }
 
-async fn who_am_i(addr: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Result<String, Status> {
-    let mut client = CaClient::new(client::channel(&addr.to_string(), tls).unwrap());
+async fn who_am_i(addr: SocketAddr, tls: impl Into<Option<Arc<ClientConfig>>>) -> Result<String, Status> {
+    let mut client = CaClient::new(client::channel(&addr.to_string(), tls.into()).unwrap());
     let call = client.sign_certificate(SignCertificateRequest::default());
     let response = timeout(DEADLINE, call).await.expect("an answer")?.into_inner();
     Ok(String::from_utf8(response.workload_certificate).unwrap())
@@ -71,12 +71,12 @@ fn exactly(id: &str) -> PeerRule {
     PeerRule::Exactly(SpiffeId::parse(id).unwrap())
 }
 
-fn server_of(ca: &Ca, rule: PeerRule) -> Option<Arc<ServerConfig>> {
-    Some(tls::server_mtls(ca.svid_rx(PLACEMENT), ca.anchors_rx(), rule))
+fn server_of(ca: &Ca, rule: PeerRule) -> Arc<ServerConfig> {
+    tls::server_mtls(ca.svid_rx(PLACEMENT), ca.anchors_rx(), rule)
 }
 
-fn client_of(ca: &Ca, id: &str) -> Option<Arc<ClientConfig>> {
-    Some(tls::client_mtls(ca.svid_rx(id), ca.anchors_rx(), exactly(PLACEMENT)))
+fn client_of(ca: &Ca, id: &str) -> Arc<ClientConfig> {
+    tls::client_mtls(ca.svid_rx(id), ca.anchors_rx(), exactly(PLACEMENT))
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn a_name_of_another_shape_passes_the_handshake_but_is_no_identity() {
         .with_client_auth_cert(chain, support::private(&key))
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let status = who_am_i(addr, Some(Arc::new(config))).await.unwrap_err();
+    let status = who_am_i(addr, Arc::new(config)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     assert_eq!(status.message(), "malformed SPIFFE ID: spiffe://public/shop");
 }
@@ -112,7 +112,7 @@ async fn a_client_without_a_certificate_is_refused() {
     let (ca, mut tasks) = (Ca::new("a"), JoinSet::new());
     let addr = serve(&mut tasks, server_of(&ca, PeerRule::AnySpiffeId)).await;
     let nobody = tls::client_anonymous(ca.anchors_rx(), exactly(PLACEMENT));
-    let status = who_am_i(addr, Some(nobody)).await.unwrap_err();
+    let status = who_am_i(addr, nobody).await.unwrap_err();
     // The service would have answered `Unauthenticated`: it was not reached.
     assert_ne!(status.code(), Code::Unauthenticated, "{status:?}");
 }
@@ -140,9 +140,9 @@ async fn a_certificate_of_another_authority_is_refused_both_ways() {
     let (ca, other, mut tasks) = (Ca::new("a"), Ca::new("a"), JoinSet::new());
     let addr = serve(&mut tasks, server_of(&ca, PeerRule::AnySpiffeId)).await;
     let stranger = tls::client_mtls(other.svid_rx(CART), ca.anchors_rx(), exactly(PLACEMENT));
-    who_am_i(addr, Some(stranger)).await.unwrap_err();
+    who_am_i(addr, stranger).await.unwrap_err();
     let distrusting = tls::client_mtls(ca.svid_rx(CART), other.anchors_rx(), exactly(PLACEMENT));
-    let status = who_am_i(addr, Some(distrusting)).await.unwrap_err();
+    let status = who_am_i(addr, distrusting).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
 
@@ -150,7 +150,7 @@ async fn a_certificate_of_another_authority_is_refused_both_ways() {
 async fn a_server_that_is_somebody_else_is_refused() {
     let (ca, mut tasks) = (Ca::new("a"), JoinSet::new());
     let somebody = tls::server_mtls(ca.svid_rx(CART), ca.anchors_rx(), PeerRule::AnySpiffeId);
-    let addr = serve(&mut tasks, Some(somebody)).await;
+    let addr = serve(&mut tasks, somebody).await;
     let status = who_am_i(addr, client_of(&ca, CART)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
@@ -169,7 +169,7 @@ async fn new_anchors_and_a_new_svid_count_from_the_next_handshake_on() {
     let (anchors_tx, anchors): (_, AnchorsRx) = watch::channel(Some(Arc::new(old.anchors())));
     let (svid_tx, svid): (_, SvidRx) = watch::channel(Some(Arc::new(old.svid(PLACEMENT))));
     let config = tls::server_mtls(svid, anchors, PeerRule::AnySpiffeId);
-    let addr = serve(&mut tasks, Some(config)).await;
+    let addr = serve(&mut tasks, config).await;
     let (of_old, of_new) = (client_of(&old, CART), client_of(&new, CART));
     who_am_i(addr, of_old.clone()).await.unwrap();
     who_am_i(addr, of_new.clone()).await.unwrap_err();
@@ -186,7 +186,7 @@ async fn nothing_is_served_before_there_is_an_svid() {
     let (ca, mut tasks) = (Ca::new("a"), JoinSet::new());
     let (_svid_tx, none): (_, SvidRx) = watch::channel(None);
     let config = tls::server_mtls(none, ca.anchors_rx(), PeerRule::AnySpiffeId);
-    let addr = serve(&mut tasks, Some(config)).await;
+    let addr = serve(&mut tasks, config).await;
     who_am_i(addr, client_of(&ca, CART)).await.unwrap_err();
 }
 
@@ -209,7 +209,7 @@ async fn silent_clients_delay_nobody() {
 async fn a_handshake_that_takes_too_long_is_ended() {
     let (ca, mut tasks) = (Ca::new("a"), JoinSet::new());
     let tls = server_of(&ca, PeerRule::AnySpiffeId);
-    let incoming = Incoming::bind(([127, 0, 0, 1], 0).into(), tls).await.unwrap();
+    let incoming = Incoming::bind(([127, 0, 0, 1], 0).into(), Some(tls)).await.unwrap();
     let limit = Duration::from_millis(100);
     let addr = serve_on(&mut tasks, incoming.handshake_limit(limit));
     let mut silent = TcpStream::connect(addr).await.unwrap();
@@ -242,9 +242,9 @@ async fn grpc_servers_negotiate_h2_and_nothing_else() {
 async fn webhook_servers_ask_for_no_certificate_and_speak_http1_too() {
     let (ca, mut tasks) = (Ca::new("a"), JoinSet::new());
     let config = tls::server_auth_only(ca.svid_rx(PLACEMENT), Alpn::H2OrHttp11);
-    let addr = serve(&mut tasks, Some(config)).await;
+    let addr = serve(&mut tasks, config).await;
     let nobody = tls::client_anonymous(ca.anchors_rx(), exactly(PLACEMENT));
-    let status = who_am_i(addr, Some(nobody)).await.unwrap_err();
+    let status = who_am_i(addr, nobody).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "served, but anonymous");
     let http1 = negotiated(addr, &ca, &[b"http/1.1"]).await.unwrap();
     assert_eq!(http1, Some(b"http/1.1".to_vec()));

@@ -90,7 +90,7 @@ async fn request(options: &WorkloadOptions, csr_pem: String) -> Result<SignCerti
         token,
         trust_domain: options.requested_trust_domain().map(ToString::to_string).unwrap_or_default(),
         namespace: options.namespace.to_string(),
-        certificate_signing_request: csr_pem.into_bytes().into(),
+        certificate_signing_request: csr_pem.into_bytes(),
         token_validator: validator.wire(),
         jwt_audiences: Vec::new(),
     })
@@ -123,7 +123,7 @@ async fn call(channel: Channel, request: SignCertificateRequest) -> Result<Vec<u
             .await
             .unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("no answer within 3s")));
         match answer {
-            Ok(response) => return Ok(response.into_inner().workload_certificate.into()),
+            Ok(response) => return Ok(response.into_inner().workload_certificate),
             Err(status) if tried < ATTEMPTS && may_change(&status) => {
                 tracing::debug!(code = %status.code(), error = status.message(), tried, "sentry will be asked again");
                 sleep(jittered(BACKOFF * tried)).await;

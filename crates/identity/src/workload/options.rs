@@ -56,7 +56,7 @@ impl Default for Timing {
         Self {
             anchors_poll: Duration::from_secs(1),
             renewal_retry: Duration::from_secs(10),
-            clock_check: Duration::from_secs(60),
+            clock_check: Duration::from_mins(1),
             least_between: Duration::from_secs(1),
         }
     }

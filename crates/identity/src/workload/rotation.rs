@@ -17,19 +17,22 @@ pub(super) fn next_look(now: SystemTime, renew_at: SystemTime, longest: Duration
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
 
     #[test]
     fn an_svid_is_renewed_in_the_middle_of_its_life() {
-        assert_eq!(renew_at(1000, 2000), UNIX_EPOCH + Duration::from_secs(1500));
-        assert_eq!(renew_at(i64::MAX - 2, i64::MAX), UNIX_EPOCH + Duration::from_secs(i64::MAX as u64 - 1));
+        assert_eq!(renew_at(1000, 2000), at(1500));
+        assert_eq!(renew_at(i64::MAX - 2, i64::MAX), at(i64::MAX.unsigned_abs() - 1));
         assert_eq!(renew_at(-4000, 2000), UNIX_EPOCH);
     }
 
     #[test]
     fn the_clock_is_looked_at_every_minute_until_it_is_time() {
         let due = renew_at(1000, 2000);
-        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(next_look(at(1000), due, MINUTE), MINUTE);
         assert_eq!(next_look(at(1490), due, MINUTE), Duration::from_secs(10));
         assert_eq!(next_look(at(1500), due, MINUTE), Duration::ZERO);

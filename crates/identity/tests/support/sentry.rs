@@ -81,7 +81,7 @@ impl FakeSentry {
         self.script.lock().unwrap().requests.clone()
     }
 
-    fn answer(&self, request: SignCertificateRequest) -> Result<SignCertificateResponse, Status> {
+    fn answer(&self, request: &SignCertificateRequest) -> Result<SignCertificateResponse, Status> {
         let mut script = self.script.lock().unwrap();
         script.requests.push(request.clone());
         if let Some(refusal) = script.refusals.pop_front() {
@@ -112,6 +112,6 @@ impl CaService for FakeSentry {
         &self,
         request: Request<SignCertificateRequest>,
     ) -> Result<Response<SignCertificateResponse>, Status> {
-        self.answer(request.into_inner()).map(Response::new)
+        self.answer(request.get_ref()).map(Response::new)
     }
 }
