@@ -1,16 +1,17 @@
 //! Access to the cluster: its objects by `kube`, its pods' HTTP ports through the API server.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::progress::say;
 
 /// No answer of a pod may take longer; the slowest check waits 90 s inside.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
@@ -56,13 +57,17 @@ pub struct Port<'a> {
 }
 
 impl Access {
-    /// Connects with a kubeconfig.
-    pub async fn connect(kubeconfig: &Path) -> Result<Self> {
-        let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config).context("make a client of the cluster")?;
+    /// The cluster that runs now. Tests need one and must not pass without it.
+    pub async fn running() -> Result<Self> {
+        let cluster = Cluster::current().context("these tests need the cluster that `make e2e` brings up")?;
+        Self::to(&cluster).await
+    }
+
+    /// Connects to a cluster and asks its API server for its version.
+    pub async fn to(cluster: &Cluster) -> Result<Self> {
+        let client = cluster.client().await?;
         let version = client.apiserver_version().await.context("ask the API server for its version")?;
-        tracing_line(&format!("the API server is {}", version.git_version));
+        say(format!("the API server is {}", version.git_version));
         Ok(Self { client })
     }
 
@@ -127,8 +132,4 @@ impl Access {
         };
         tokio::time::timeout(ANSWER_LIMIT, exchange).await.context("no answer in time")?
     }
-}
-
-fn tracing_line(line: &str) {
-    crate::progress::say(line);
 }

@@ -55,7 +55,11 @@ impl Samples {
         let processor = "kubectl -n fuse logs -l app=order-processor -c daprd";
         let mut rows = vec![
             Row::new("state management", state, &format!("Component statestore; {processor}")),
-            Row::new("publish/subscribe", pubsub, &format!("Component pubsub, Subscription order-subscription; {processor}")),
+            Row::new(
+                "publish/subscribe",
+                pubsub,
+                &format!("Component pubsub, Subscription order-subscription; {processor}"),
+            ),
             Row::new("service invocation", invocation, &format!("Resiliency fuse-resiliency; {processor}")),
             Row::new("bindings", bindings, &format!("Components every-two-seconds, s3-output; {processor}")),
             Row::new("actors", actors, "kubectl -n dapr-system logs -l app=dapr-placement-server"),

@@ -17,7 +17,7 @@ use crate::modules::package_folder;
 use crate::progress::say;
 
 /// The namespace of the user's manifests.
-pub const NAMESPACE: &str = "fuse";
+pub use crate::backends::APPLICATION_NAMESPACE as NAMESPACE;
 /// The applications and how many pods each has.
 pub const APPLICATIONS: [(&str, usize); 3] = [("order-processor", 2), ("payment-service", 1), ("order-service", 1)];
 
@@ -31,7 +31,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// Applies the user's manifests and the samples, and waits until every application is ready with
 /// its sidecar.
 pub async fn bring_applications(access: &Access) -> Result<()> {
-    apply(access, json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } })).await?;
     for file in yaml_files("acceptance", |name| name != "values.yaml" && !name.starts_with("deployment-"))? {
         apply_file(access, &file).await?;
     }
@@ -88,12 +87,12 @@ pub async fn apply(access: &Access, object: Value) -> Result<()> {
         };
         ensure!(Instant::now() < deadline, "apply {name}: {error}");
         if told != error {
-            say(&format!("{name} is not accepted yet: {error}"));
+            say(format!("{name} is not accepted yet: {error}"));
             told = error;
         }
         tokio::time::sleep(POLL).await;
     }
-    say(&format!("applied {name}"));
+    say(format!("applied {name}"));
     Ok(())
 }
 
@@ -183,7 +182,7 @@ pub async fn wait_until_ready(access: &Access) -> Result<()> {
     loop {
         let (ready, summary) = readiness(access).await?;
         if summary != told {
-            say(&format!("applications: {summary}"));
+            say(format!("applications: {summary}"));
             told.clone_from(&summary);
         }
         if ready {

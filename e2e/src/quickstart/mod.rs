@@ -16,11 +16,13 @@ use self::access::Access;
 use self::blocks::Samples;
 use self::services::Service;
 use self::table::Row;
+use crate::cluster::Cluster;
 use crate::mode::Mode;
 use crate::state::Record;
 
 /// Runs the quick start on a running cluster and prints its table. True if every row is ok.
-pub fn run(record: &Record) -> Result<bool> {
+pub fn run(cluster: &Cluster) -> Result<bool> {
+    let record = cluster.record();
     if record.mode == Mode::Processes {
         bail!(
             "this cluster runs no pods, so no application can be tried; docker with kind, or root on Linux, allow more. \
@@ -30,17 +32,17 @@ pub fn run(record: &Record) -> Result<bool> {
         );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(show(record))
+    runtime.block_on(show(cluster))
 }
 
-async fn show(record: &Record) -> Result<bool> {
-    let access = Access::connect(&record.kubeconfig).await?;
+async fn show(cluster: &Cluster) -> Result<bool> {
+    let access = Access::to(cluster).await?;
     manifests::bring_applications(&access).await?;
     let rows = Samples::find(&access).await?.try_all().await?;
     let services = services::look(&access).await?;
     let counted = counted(&access).await?;
     let seven = metrics::seven(&access).await?;
-    println!("\n{}", report(record, &services, &rows, &counted, &seven)?);
+    println!("\n{}", report(cluster.record(), &services, &rows, &counted, &seven)?);
     Ok(rows.iter().all(|row| !row.failed()) && services.iter().all(|service| service.ready))
 }
 
@@ -74,7 +76,10 @@ fn report(record: &Record, services: &[Service], rows: &[Row], counted: &str, se
     writeln!(out, "Then try:")?;
     writeln!(out, "  kubectl -n {} get pods,components,subscriptions,resiliencies", manifests::NAMESPACE)?;
     writeln!(out, "  kubectl -n {} rollout restart deploy/dapr-sentry   # sidecars keep working", services::NAMESPACE)?;
-    writeln!(out, "  kubectl get --raw '/api/v1/namespaces/fuse/pods/<an order-processor pod>:8080/proxy/check/actors'")?;
+    writeln!(
+        out,
+        "  kubectl get --raw '/api/v1/namespaces/fuse/pods/<an order-processor pod>:8080/proxy/check/actors'"
+    )?;
     writeln!(out, "  make test    # proves it again, with every control-plane pod taken away in turn")?;
     writeln!(out, "  make stop    # leaves nothing behind")?;
     Ok(out)

@@ -10,7 +10,7 @@ use super::metrics::Scrape;
 use super::table::print_columns;
 
 /// The namespace of the control plane.
-pub const NAMESPACE: &str = "dapr-system";
+pub use crate::helm::NAMESPACE;
 /// The services: name, label `app`, program. The scheduler is upstream's (RULINGS 1).
 pub const SERVICES: [(&str, &str, &str); 5] = [
     ("operator", "dapr-operator", "operator"),
@@ -106,7 +106,16 @@ pub fn print(services: &[Service]) -> String {
             let ready = if service.ready { "yes" } else { "NO" };
             let restarts = service.restarts.to_string();
             let name = service.name.to_owned();
-            vec![name, service.pod.clone(), service.version.clone(), age(service.age), ready.into(), restarts, rss, anon]
+            vec![
+                name,
+                service.pod.clone(),
+                service.version.clone(),
+                age(service.age),
+                ready.into(),
+                restarts,
+                rss,
+                anon,
+            ]
         })
         .collect();
     print_columns(&["SERVICE", "POD", "VERSION", "AGE", "READY", "RESTARTS", "VmRSS", "RssAnon"], &lines)

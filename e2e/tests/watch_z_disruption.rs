@@ -1,0 +1,194 @@
+//! Each control-plane pod is deleted in turn while applications work. One test, because nothing else
+//! may disturb the cluster meanwhile; its file sorts last.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::progress::say;
+use e2e::quickstart::access::{Access, Port};
+use e2e::quickstart::manifests::{APPLICATIONS, NAMESPACE};
+use e2e::quickstart::services;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, DeleteParams};
+use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::{Instant, sleep, sleep_until};
+
+const APP_PORT: u16 = 8080;
+const PUBLIC_PORT: u16 = 3501;
+const RATE: u32 = 20;
+/// The 60 s around a deletion: half before, half after, so that neighbours share a half.
+const HALF_WINDOW: Duration = Duration::from_secs(30);
+/// How long a replaced pod may take to be ready.
+const REPLACE_LIMIT: Duration = Duration::from_secs(90);
+const ACTORS_MAY_FAIL: time::Duration = time::Duration::seconds(10);
+const POLL: Duration = Duration::from_millis(500);
+
+/// What one kind of call came to.
+#[derive(Debug, Deserialize)]
+struct Tally {
+    calls: u64,
+    failed: u64,
+    slowest_ns: u64,
+    failures: Vec<Failure>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Failure {
+    at: String,
+    error: String,
+}
+
+struct Disruption {
+    access: Access,
+    /// The pod of order-processor that makes the calls.
+    caller: String,
+}
+
+/// One deletion: which service, when, and whether actor calls may suffer.
+struct Deletion {
+    pod: String,
+    at: OffsetDateTime,
+    of_placement: bool,
+}
+
+impl Disruption {
+    fn port(&self, number: u16) -> Port<'_> {
+        Port { namespace: NAMESPACE, pod: &self.caller, number }
+    }
+
+    async fn tallies(&self) -> Result<std::collections::BTreeMap<String, Tally>> {
+        let report = self.access.ask_json(self.port(APP_PORT), "GET", "/load/report", None).await?;
+        serde_json::from_value(report["kinds"].clone()).context("the load report cannot be read")
+    }
+
+    async fn actor(&self, method: &str) -> Result<Value> {
+        self.access.ask_json(self.port(APP_PORT), "POST", &format!("/actor/keeper/{method}"), None).await
+    }
+
+    async fn ca(&self) -> Result<Vec<u8>> {
+        let secrets = Api::<Secret>::namespaced(self.access.client(), services::NAMESPACE);
+        let data = secrets.get("dapr-trust-bundle").await?.data.unwrap_or_default();
+        Ok(data.get("ca.crt").context("the trust bundle has no ca.crt")?.0.clone())
+    }
+
+    /// Deletes a pod and waits until its service is whole again and the window is over.
+    async fn delete(&self, app: &str, pod: &str) -> Result<Deletion> {
+        let wanted = self.access.pods(services::NAMESPACE, app).await?.len();
+        let uid = self.uid_of(pod).await?;
+        let (window, limit) = (Instant::now() + HALF_WINDOW, Instant::now() + REPLACE_LIMIT);
+        let at = OffsetDateTime::now_utc();
+        say(format!("deleting {pod}"));
+        let pods = Api::<Pod>::namespaced(self.access.client(), services::NAMESPACE);
+        pods.delete(pod, &DeleteParams::default()).await?;
+        loop {
+            let now = self.access.pods(services::NAMESPACE, app).await?;
+            let replaced = now.iter().all(|pod| pod.metadata.uid != uid);
+            let ready = now.iter().filter(|pod| is_ready(pod)).count();
+            if replaced && ready == wanted {
+                break;
+            }
+            ensure!(
+                Instant::now() < limit,
+                "{app}: {ready} of {wanted} pods ready {REPLACE_LIMIT:?} after {pod} was deleted"
+            );
+            sleep(POLL).await;
+        }
+        sleep_until(window).await;
+        Ok(Deletion { pod: pod.to_owned(), at, of_placement: app == "dapr-placement-server" })
+    }
+
+    async fn uid_of(&self, pod: &str) -> Result<Option<String>> {
+        let pods = Api::<Pod>::namespaced(self.access.client(), services::NAMESPACE);
+        Ok(pods.get(pod).await?.metadata.uid)
+    }
+
+    /// Every sidecar has its placement stream again.
+    async fn sidecars_are_connected(&self) -> Result<()> {
+        for (app, _) in APPLICATIONS.into_iter().filter(|(app, _)| *app != "order-service") {
+            for pod in self.access.pod_names(NAMESPACE, app).await? {
+                let port = Port { namespace: NAMESPACE, pod: &pod, number: PUBLIC_PORT };
+                let metadata = self.access.ask_json(port, "GET", "/v1.0/metadata", None).await?;
+                let placement = metadata.pointer("/actorRuntime/placement").and_then(Value::as_str).unwrap_or_default();
+                ensure!(placement.contains("placement: connected"), "the sidecar of {pod} reports: {placement}");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.is_some_and(|all| !all.is_empty() && all.iter().all(|c| c.ready))
+}
+
+/// Actor failures must lie within the allowance after a deletion of placement.
+fn judge_actors(tally: &Tally, deletions: &[Deletion]) -> Result<()> {
+    for failure in &tally.failures {
+        let at = OffsetDateTime::parse(&failure.at, &Rfc3339)?;
+        let excused = deletions.iter().any(|d| d.of_placement && at >= d.at && at <= d.at + ACTORS_MAY_FAIL);
+        let last = deletions.iter().rfind(|d| d.at <= at).map_or("nothing", |d| d.pod.as_str());
+        ensure!(excused, "an actor call failed at {at}, last deleted was {last}: {}", failure.error);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_fails_while_each_control_plane_pod_is_deleted_in_turn() -> Result<()> {
+    let access = Access::running().await?;
+    let caller = access.pod_names(NAMESPACE, "order-processor").await?.pop().context("order-processor has no pod")?;
+    let cluster = Disruption { access, caller };
+    let ca = cluster.ca().await?;
+    cluster.actor("start").await?;
+    cluster.access.ask_json(cluster.port(APP_PORT), "POST", &format!("/load/start?rate={RATE}"), None).await?;
+    sleep_until(Instant::now() + HALF_WINDOW).await;
+    for (kind, tally) in cluster.tallies().await? {
+        ensure!(tally.failed == 0, "{kind} calls fail before anything is deleted: {:?}", tally.failures.first());
+    }
+
+    let mut deletions = Vec::new();
+    for (_, app, _) in services::SERVICES {
+        for pod in cluster.access.pod_names(services::NAMESPACE, app).await? {
+            deletions.push(cluster.delete(app, &pod).await?);
+        }
+    }
+    cluster.access.ask_json(cluster.port(APP_PORT), "POST", "/load/stop", None).await?;
+    let tallies = cluster.tallies().await?;
+    let expected = u64::from(RATE) * HALF_WINDOW.as_secs() * deletions.len() as u64 * 9 / 10;
+    for (kind, tally) in &tallies {
+        say(format!(
+            "{kind}: {} calls, {} failed, slowest {} ms",
+            tally.calls,
+            tally.failed,
+            tally.slowest_ns / 1_000_000
+        ));
+        ensure!(tally.calls >= expected, "only {} {kind} calls were made, expected {expected}", tally.calls);
+        if kind == "actor" {
+            judge_actors(tally, &deletions)?;
+        } else {
+            ensure!(tally.failed == 0, "{} {kind} calls failed: {:?}", tally.failed, tally.failures);
+        }
+    }
+
+    assert_eq!(cluster.ca().await?, ca, "the CA changed");
+    cluster.sidecars_are_connected().await?;
+    reminders_still_fire(&cluster).await
+}
+
+/// The keeper's reminder was registered before everything was restarted.
+async fn reminders_still_fire(cluster: &Disruption) -> Result<()> {
+    let fired = |state: &Value| state["reminders"].as_u64().unwrap_or(0);
+    let before = fired(&cluster.actor("status").await?);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let now = fired(&cluster.actor("status").await?);
+        if now >= before + 3 {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "the reminder fired {before} times before and {now} times now");
+        sleep(POLL).await;
+    }
+    cluster.actor("stop").await.map(drop)
+}
