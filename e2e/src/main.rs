@@ -33,7 +33,7 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Run(options) => {
             let cluster = up::up(&options)?;
-            quickstart::run(cluster.record())
+            quickstart::run(&cluster)
         }
         Command::Test(options) => test(&options),
         Command::Down => up::down().map(|()| true),
@@ -63,7 +63,7 @@ fn build() -> Result<()> {
 
 fn test(options: &Test) -> Result<bool> {
     let cluster = up::up(&options.up)?;
-    if cluster.mode() != Mode::Processes && !quickstart::run(cluster.record())? {
+    if cluster.mode() != Mode::Processes && !quickstart::run(&cluster)? {
         return Ok(false);
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
