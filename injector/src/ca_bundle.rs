@@ -1,0 +1,176 @@
+//! Keeps the trust anchors in our MutatingWebhookConfiguration.
+//!
+//! Without them the API server refuses our certificate and pods start without sidecars. So
+//! the bundle is written once the first anchors are known, again whenever they change, and
+//! again when someone else changed the object: seen by a watch where that is allowed, else
+//! by writing the same bytes again from time to time (the API server ignores a patch that
+//! changes nothing). Failures are retried with growing pauses; nothing here ends the process.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::StreamExt;
+use identity::{AnchorsRx, TrustAnchors};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    runtime::watcher::{self, Event, watcher},
+};
+use runtime::{BoxError, CancellationToken, health::Target};
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::Metrics;
+
+/// The object, as the chart names it.
+pub const WEBHOOK: &str = "dapr-sidecar-injector";
+/// How long one write may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// The first pause after a failed write; it doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(15);
+/// How often the bundle is written where the object cannot be watched.
+const REWRITE: Duration = Duration::from_secs(30);
+
+/// Writes the bundle whenever it is needed.
+pub struct CaBundle {
+    client: Client,
+    anchors: AnchorsRx,
+    ready: Target,
+    metrics: Metrics,
+}
+
+/// What can make a write necessary.
+enum Cause {
+    AnchorsChanged,
+    ObjectDiffers,
+    TimePassed,
+}
+
+impl CaBundle {
+    /// `ready` becomes ready after the first write.
+    pub fn new(client: Client, anchors: AnchorsRx, ready: Target, metrics: Metrics) -> Self {
+        Self { client, anchors, ready, metrics }
+    }
+
+    /// Keeps the object right until stopped.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
+        stop.clone().run_until_cancelled_owned(self.keep()).await;
+        Ok(())
+    }
+
+    async fn keep(&mut self) {
+        let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let named = watcher::Config::default().fields(&format!("metadata.name={WEBHOOK}"));
+        let mut events = watcher(api.clone(), named).boxed();
+        let mut watching = true;
+        loop {
+            let Some(anchors) = self.first_anchors().await else {
+                return std::future::pending().await;
+            };
+            self.write(&api, &anchors).await;
+            let cause = loop {
+                tokio::select! {
+                    biased;
+                    changed = self.anchors.changed() => match changed {
+                        Ok(()) => break Cause::AnchorsChanged,
+                        Err(_closed) => return std::future::pending().await,
+                    },
+                    event = events.next(), if watching => match observe(event, &anchors) {
+                        Seen::Same => {}
+                        Seen::Different => break Cause::ObjectDiffers,
+                        Seen::Nothing { error } => {
+                            watching = false;
+                            tracing::warn!(name = WEBHOOK, error, "the webhook configuration cannot be watched, writing it regularly");
+                        }
+                    },
+                    () = sleep(REWRITE), if !watching => break Cause::TimePassed,
+                }
+            };
+            match cause {
+                Cause::AnchorsChanged => tracing::info!("trust anchors changed"),
+                Cause::ObjectDiffers => tracing::warn!(name = WEBHOOK, "the webhook configuration lost our trust anchors"),
+                Cause::TimePassed => tracing::debug!(name = WEBHOOK, "writing the trust anchors again"),
+            }
+        }
+    }
+
+    /// The anchors in force, waiting for the first ones.
+    async fn first_anchors(&mut self) -> Option<Arc<TrustAnchors>> {
+        let anchors = self.anchors.wait_for(Option::is_some).await.ok()?;
+        anchors.clone()
+    }
+
+    /// Writes until it worked.
+    async fn write(&self, api: &Api<MutatingWebhookConfiguration>, anchors: &TrustAnchors) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let written = timeout(WRITE_LIMIT, write(api, anchors.pem())).await;
+            self.metrics.ca_bundle_written(matches!(written, Ok(Ok(()))));
+            match written {
+                Ok(Ok(())) => {
+                    self.ready.ready();
+                    return;
+                }
+                Ok(Err(error)) => tracing::warn!(%error, name = WEBHOOK, "could not write the trust anchors"),
+                Err(_elapsed) => tracing::warn!(name = WEBHOOK, "no answer to writing the trust anchors"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+}
+
+/// `add` also replaces, and works where the key does not exist yet.
+async fn write(api: &Api<MutatingWebhookConfiguration>, pem: &[u8]) -> Result<(), kube::Error> {
+    let patch: json_patch::Patch = serde_json::from_value(serde_json::json!([{
+        "op": "add",
+        "path": "/webhooks/0/clientConfig/caBundle",
+        "value": STANDARD.encode(pem),
+    }]))
+    .map_err(kube::Error::SerdeError)?;
+    let patch = Patch::Json::<MutatingWebhookConfiguration>(patch);
+    api.patch_metadata(WEBHOOK, &PatchParams::default(), &patch).await.map(|_| ())
+}
+
+/// What a watch event says about the object.
+enum Seen {
+    Same,
+    Different,
+    Nothing { error: String },
+}
+
+fn observe(
+    event: Option<watcher::Result<Event<MutatingWebhookConfiguration>>>,
+    anchors: &TrustAnchors,
+) -> Seen {
+    match event {
+        Some(Ok(Event::Apply(object) | Event::InitApply(object))) => compare(&object, anchors),
+        Some(Ok(Event::Delete(_) | Event::Init | Event::InitDone)) => Seen::Same,
+        Some(Err(error)) if is_final(&error) => Seen::Nothing { error: error.to_string() },
+        // The watcher reconnects by itself, with its own pauses.
+        Some(Err(error)) => {
+            tracing::debug!(%error, name = WEBHOOK, "watch interrupted");
+            Seen::Same
+        }
+        None => Seen::Nothing { error: "the watch ended".to_owned() },
+    }
+}
+
+fn compare(object: &MutatingWebhookConfiguration, anchors: &TrustAnchors) -> Seen {
+    let ours = object.webhooks.iter().flatten().next();
+    let bundle = ours.and_then(|webhook| webhook.client_config.ca_bundle.as_ref());
+    if bundle.is_some_and(|bundle| bundle.0 == anchors.pem().as_ref()) { Seen::Same } else { Seen::Different }
+}
+
+/// The API server will not let us watch, now or later.
+fn is_final(error: &watcher::Error) -> bool {
+    let status = |error: &kube::Error| matches!(error, kube::Error::Api(status) if [401, 403, 404, 405].contains(&status.code));
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => status(error),
+        watcher::Error::WatchError(status) => [401, 403, 405].contains(&status.code),
+        _ => false,
+    }
+}
