@@ -34,13 +34,22 @@ pub struct Scrape {
 }
 
 impl Scrape {
-    /// Adds what one pod exposes.
-    pub fn add(&mut self, text: &str) {
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            if let Some((name, value)) = sample(line) {
-                *self.sums.entry(name.to_owned()).or_insert(0.0) += value;
-            }
+    /// What one pod exposes.
+    pub fn of(text: &str) -> Self {
+        let mut all = Self::default();
+        for (name, value) in text.lines().filter(|line| !line.starts_with('#')).filter_map(sample) {
+            *all.sums.entry(name.to_owned()).or_insert(0.0) += value;
         }
+        all
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        for (name, value) in other.sums {
+            *self.sums.entry(name).or_insert(0.0) += value;
+        }
+        self
     }
 
     /// The sum of a counter or gauge, or the number of observations of a histogram.
@@ -52,13 +61,6 @@ impl Scrape {
     pub fn mean(&self, name: &str) -> Option<f64> {
         let count = self.sums.get(&format!("{name}_count")).filter(|count| **count > 0.0)?;
         Some(self.sums.get(&format!("{name}_sum"))? / count)
-    }
-
-    /// The names that start so, with their sums.
-    pub fn starting(&self, prefix: &str) -> impl Iterator<Item = (&str, f64)> {
-        let prefix = prefix.to_owned();
-        let found = self.sums.iter().filter(move |(name, _)| name.starts_with(&prefix));
-        found.map(|(name, sum)| (name.as_str(), *sum))
     }
 }
 
@@ -77,7 +79,8 @@ pub async fn seven(access: &Access) -> Result<String> {
     for (app, _) in APPLICATIONS {
         for pod in access.pod_names(NAMESPACE, app).await? {
             let port = |number| Port { namespace: NAMESPACE, pod: &pod, number };
-            sidecars.add(&access.ask(port(METRICS_PORT), "GET", "/metrics", None).await?.body);
+            let scraped = access.ask(port(METRICS_PORT), "GET", "/metrics", None).await?;
+            sidecars = sidecars.with(Scrape::of(&scraped.body));
             actors += active_actors(&access.ask_json(port(PUBLIC_PORT), "GET", "/v1.0/metadata", None).await?);
         }
     }
@@ -114,14 +117,12 @@ mod tests {
 
     #[test]
     fn sums_go_over_labels_and_pods() {
-        let mut scrape = Scrape::default();
-        scrape.add("# HELP a x\na{l=\"1 }\"} 2\na{l=\"2\"} 3 1700000000\nh_sum 10\nh_count 4\n");
-        scrape.add("a 5\n");
+        let one = Scrape::of("# HELP a x\na{l=\"1 }\"} 2\na{l=\"2\"} 3 1700000000\nh_sum 10\nh_count 4\n");
+        let scrape = one.with(Scrape::of("a 5\n"));
         assert_eq!(scrape.sum("a"), Some(10.0));
         assert_eq!(scrape.sum("h"), Some(4.0));
         assert_eq!(scrape.mean("h"), Some(2.5));
         assert_eq!(scrape.sum("b"), None);
-        assert_eq!(scrape.starting("h").count(), 2);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use self::access::Access;
 use self::blocks::Samples;
+use self::metrics::Scrape;
 use self::services::Service;
 use self::table::Row;
 use crate::cluster::Cluster;
@@ -46,14 +47,17 @@ async fn show(cluster: &Cluster) -> Result<bool> {
     Ok(rows.iter().all(|row| !row.failed()) && services.iter().all(|service| service.ready))
 }
 
-/// Certificates that sentry issued and resources that the operator served, by their own metrics.
+/// Certificates that sentry issued, and what the operator serves to whom, by their own metrics.
 async fn counted(access: &Access) -> Result<String> {
-    let sentry = services::scrape(access, "dapr-sentry").await?;
-    let operator = services::scrape(access, "dapr-operator").await?;
-    let certificates = sentry.sum("dapr_sentry_cert_sign_success_total").unwrap_or(0.0);
+    let issued = |pod: &Scrape| pod.sum("dapr_sentry_cert_sign_success_total").unwrap_or(0.0);
+    let sentry = services::scrape_each(access, "dapr-sentry").await?;
+    let operator = services::scrape_each(access, "dapr-operator").await?;
+    let certificates: f64 = sentry.iter().map(issued).sum();
+    // Every replica serves the same objects, each to sidecars of its own.
+    let objects = operator.iter().filter_map(|pod| pod.sum("dapr_operator_objects")).fold(0.0, f64::max);
+    let streams: f64 = operator.iter().filter_map(|pod| pod.sum("dapr_operator_streams")).sum();
     let mut out = format!("  certificates issued by sentry   {certificates}\n");
-    let served: f64 = operator.starting("dapr_operator_resources_served").map(|(_, sum)| sum).sum();
-    let _ = writeln!(out, "  resources served by operator    {served}");
+    writeln!(out, "  resources served by operator    {objects}, over {streams} open streams of sidecars")?;
     Ok(out)
 }
 

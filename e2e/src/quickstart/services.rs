@@ -135,10 +135,15 @@ fn age(seconds: i64) -> String {
 
 /// The metrics of every pod of one service, together.
 pub async fn scrape(access: &Access, app: &str) -> Result<Scrape> {
-    let mut all = Scrape::default();
+    Ok(scrape_each(access, app).await?.into_iter().fold(Scrape::default(), Scrape::with))
+}
+
+/// The metrics of each pod of one service.
+pub async fn scrape_each(access: &Access, app: &str) -> Result<Vec<Scrape>> {
+    let mut all = Vec::new();
     for pod in access.pod_names(NAMESPACE, app).await? {
         let port = Port { namespace: NAMESPACE, pod: &pod, number: METRICS_PORT };
-        all.add(&access.ask(port, "GET", "/metrics", None).await?.body);
+        all.push(Scrape::of(&access.ask(port, "GET", "/metrics", None).await?.body));
     }
     Ok(all)
 }
