@@ -1,0 +1,35 @@
+//! The decisions of placement, free of I/O: events and the time go in, commands come out.
+//!
+//! [`Dissemination`] is one namespace. It owns who is connected, which table was fixed last and the
+//! LOCK → UPDATE → UNLOCK round that is running. The shell owns sockets, Raft and the clock.
+//! Start reading at [`Dissemination::step`].
+
+mod authorize;
+mod coalesce;
+mod command;
+mod dissemination;
+mod event;
+mod host;
+mod invariants;
+mod ledger;
+mod members;
+mod moment;
+mod round;
+mod rounds;
+mod settings;
+mod stream;
+mod table;
+
+pub use authorize::{Caller, Claim, Refusal, authorize};
+pub use coalesce::Adaptive;
+pub use command::{Command, EndReason, Order, Record, RoundSummary};
+pub use dissemination::{Census, Dissemination};
+pub use event::{Event, Message, Operation};
+pub use host::{Entry, Generation, Host};
+pub use invariants::Violation;
+pub use ledger::{Ledger, Settled};
+pub use moment::Moment;
+pub use round::Phase;
+pub use settings::{Limits, Settings};
+pub use stream::StreamId;
+pub use table::Table;

@@ -1,0 +1,301 @@
+//! How a namespace moves through its rounds: when one starts, when a phase is complete, what happens
+//! to those who are late.
+
+use std::sync::Arc;
+
+use super::command::{Command, EndReason, Order, Record};
+use super::dissemination::Dissemination;
+use super::host::{Entry, Generation};
+use super::ledger::Settled;
+use super::moment::Moment;
+use super::round::{Phase, Round};
+use super::stream::{Stage, StreamId};
+use super::table::Table;
+
+impl Dissemination {
+    /// Moves on until something outside is needed: an acknowledgement, a commit, or time.
+    pub(super) fn advance(&mut self, now: Moment, out: &mut Vec<Command>) {
+        self.expire_holds(now);
+        loop {
+            self.expire_limits(now, out);
+            let done = self.round.nobody_owes();
+            let moved = match self.round.phase {
+                Phase::Idle => self.leave_idle(now, out),
+                Phase::Lock if done => self.fix(now, out),
+                Phase::Update if done => self.unlock(now, out),
+                Phase::Unlock if done => self.finish(now, out),
+                Phase::Lock | Phase::Commit | Phase::Update | Phase::Unlock => false,
+            };
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// The moment the oldest pending change that may be acted on is due.
+    fn due(&self) -> Option<Moment> {
+        if self.forced {
+            return Some(Moment::default());
+        }
+        let may_grow = self.may_grow();
+        let pending = || self.changes.values().filter(move |c| c.left.is_some() || (c.grows && may_grow));
+        let oldest = pending().map(|c| c.since).min()?;
+        if self.settings.coalesce_window.is_zero() {
+            return Some(self.adaptive.due(oldest, pending().filter_map(|c| c.left).min()));
+        }
+        Some(oldest)
+    }
+
+    /// The configured window, unless it is over or a known stream's report bypasses it.
+    fn open_window(&self) -> Option<Moment> {
+        self.window.filter(|_| !self.bypass)
+    }
+
+    /// Whether the last table may not have reached everyone who may still act by an older one.
+    fn is_unsettled(&self) -> bool {
+        self.settled == Settled::No && !self.holds.is_empty()
+    }
+
+    pub(super) fn idle_deadline(&self) -> Option<Moment> {
+        if self.is_unsettled() {
+            return None;
+        }
+        let due = self.due().or_else(|| (!self.queued.is_empty()).then(Moment::default))?;
+        // A queued stream that may not be admitted yet waits for an event, not for time.
+        if due == Moment::default() && self.open_window().is_none() {
+            return None;
+        }
+        Some(self.open_window().map_or(due, |window| window.max(due)))
+    }
+
+    fn leave_idle(&mut self, now: Moment, out: &mut Vec<Command>) -> bool {
+        if self.is_unsettled() {
+            return false;
+        }
+        self.forced |= self.settled == Settled::No;
+        if self.window.is_some_and(|w| w <= now) {
+            self.window = None;
+        }
+        if self.open_window().is_some() {
+            return false;
+        }
+        match self.due() {
+            Some(due) if due <= now => {
+                self.start(now, out);
+                true
+            }
+            Some(_) => false,
+            None => self.push_to_newcomers(out),
+        }
+    }
+
+    /// Whether the stream can take part with the table as it may be fixed now.
+    fn may_join(&self, id: StreamId) -> bool {
+        let host = &self.streams[&id].host;
+        let fixed = self.fixed.hosts.get(&host.name).map(AsRef::as_ref);
+        self.may_grow() || host.entry().is_none_or(|e| !e.gains_over(fixed))
+    }
+
+    fn admit(&mut self) -> Vec<StreamId> {
+        let joining: Vec<_> = self.queued.iter().copied().filter(|id| self.may_join(*id)).collect();
+        for id in &joining {
+            self.queued.remove(id);
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.stage = Stage::Admitted;
+            }
+        }
+        joining
+    }
+
+    /// The table is not going to change: gives it to those who have none, to nobody else.
+    fn push_to_newcomers(&mut self, out: &mut Vec<Command>) -> bool {
+        let streams = self.admit();
+        if streams.is_empty() {
+            return false;
+        }
+        let table = self.fixed.clone();
+        for id in &streams {
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.one_shot = Some(table.version);
+                stream.table = Some(table.version);
+                stream.early_acks = 0;
+            }
+        }
+        let version = table.version;
+        out.push(Command::Send { streams: streams.clone(), order: Order::Lock(version) });
+        out.push(Command::Send { streams: streams.clone(), order: Order::Update(table) });
+        out.push(Command::Send { streams, order: Order::Unlock(version) });
+        true
+    }
+
+    fn start(&mut self, now: Moment, out: &mut Vec<Command>) {
+        self.admit();
+        self.version += 1;
+        self.forced = false;
+        self.bypass = false;
+        self.window = None;
+        self.adaptive.started();
+        let version = self.version;
+        let mut members = Vec::new();
+        for (id, stream) in self.streams.iter_mut().filter(|(_, s)| s.stage == Stage::Admitted) {
+            stream.in_round = true;
+            stream.locked = Some(version);
+            stream.one_shot = None;
+            members.push(*id);
+        }
+        self.round = Round::start(now, members.len());
+        self.round.v116 =
+            members.iter().filter(|id| self.streams[id].generation == Generation::V116).copied().collect();
+        self.await_round();
+        self.send(members, Order::Lock(version), out);
+    }
+
+    /// Waits for every stream of the round, except those that never acknowledge or did so early.
+    fn await_round(&mut self) {
+        for (id, stream) in self.streams.iter_mut().filter(|(_, s)| s.in_round) {
+            let early = stream.generation == Generation::OpLess && stream.early_acks > 0;
+            if early {
+                stream.early_acks -= 1;
+            }
+            if !early && stream.generation != Generation::V116 {
+                self.round.wait_for(*id, stream.generation);
+            } else if self.round.phase == Phase::Lock {
+                stream.lock_acked = self.version;
+            }
+        }
+    }
+
+    fn send(&self, streams: Vec<StreamId>, order: Order, out: &mut Vec<Command>) {
+        debug_assert!(order.version() <= self.version);
+        if !streams.is_empty() {
+            out.push(Command::Send { streams, order });
+        }
+    }
+
+    /// All LOCKs are acknowledged: fixes the table and has it replicated.
+    fn fix(&mut self, now: Moment, out: &mut Vec<Command>) -> bool {
+        self.round.enter(Phase::Commit, now);
+        self.adaptive.fixed(self.round.lock_took());
+        let may_grow = self.may_grow();
+        let mut hosts = self.fixed.hosts.clone();
+        let mut changes = Vec::new();
+        for name in self.changes.keys() {
+            let before = hosts.get(name).map(AsRef::as_ref);
+            let wanted = self.desired(name, false);
+            let entry: Option<Entry> = if may_grow { wanted } else { wanted.and_then(|e| e.without_gains(before)) };
+            if entry.as_ref() != before {
+                changes.push((name.clone(), entry.clone()));
+                match entry {
+                    Some(entry) => drop(hosts.insert(name.clone(), Arc::new(entry))),
+                    None => drop(hosts.remove(name)),
+                }
+            }
+        }
+        self.fixed = Arc::new(Table { version: self.version, hosts });
+        self.settled = Settled::No;
+        let names: Vec<_> = self.changes.keys().cloned().collect();
+        for name in &names {
+            self.recheck(now, name);
+        }
+        out.push(Command::Propose(Record::Fixed { version: self.version, changes }));
+        false
+    }
+
+    /// The fixed table is replicated: everyone in the round gets it.
+    pub(super) fn committed(&mut self, now: Moment, version: u64, out: &mut Vec<Command>) {
+        if self.round.phase != Phase::Commit || version != self.version {
+            return;
+        }
+        self.round.enter(Phase::Update, now);
+        self.await_round();
+        self.send(self.members(), Order::Update(self.fixed.clone()), out);
+    }
+
+    fn members(&self) -> Vec<StreamId> {
+        self.streams.iter().filter(|(_, s)| s.in_round).map(|(id, _)| *id).collect()
+    }
+
+    fn unlock(&mut self, now: Moment, out: &mut Vec<Command>) -> bool {
+        self.settled = Settled::Yes;
+        out.push(Command::Propose(Record::Settled { version: self.version }));
+        self.round.enter(Phase::Unlock, now);
+        self.await_round();
+        let locked = self.members();
+        self.unlock_streams(locked, out);
+        true
+    }
+
+    /// Sends the UNLOCK that each of these streams is owed; never a second one.
+    fn unlock_streams(&mut self, streams: Vec<StreamId>, out: &mut Vec<Command>) {
+        let version = self.version;
+        let mut owed = Vec::new();
+        for id in streams {
+            self.round.v116.remove(&id);
+            if let Some(stream) = self.streams.get_mut(&id).filter(|s| s.locked.is_some()) {
+                stream.locked = None;
+                stream.table = Some(version);
+                owed.push(id);
+            }
+        }
+        self.send(owed, Order::Unlock(version), out);
+    }
+
+    fn finish(&mut self, now: Moment, out: &mut Vec<Command>) -> bool {
+        self.round.enter(Phase::Idle, now);
+        out.push(Command::Finished(self.round.summary(self.version)));
+        self.to_idle();
+        let window = self.settings.coalesce_window;
+        self.window = (!window.is_zero()).then(|| now + window);
+        true
+    }
+
+    fn to_idle(&mut self) {
+        self.round = Round::default();
+        for stream in self.streams.values_mut() {
+            stream.in_round = false;
+        }
+    }
+
+    /// Ends the streams that are past their limit; the round goes on without them.
+    fn expire_limits(&mut self, now: Moment, out: &mut Vec<Command>) {
+        if self.round.phase == Phase::Idle {
+            return;
+        }
+        let version = self.version;
+        let late = self.round.overdue(now, &self.settings.limits);
+        let mut op_less = false;
+        for (id, limit) in late {
+            op_less |= self.streams.get(&id).is_some_and(|s| !s.generation.is_sidecar());
+            self.end(now, id, EndReason::DisseminationTimeout { limit, version }, out);
+        }
+        if self.round.started + self.settings.limits.v116_unlock <= now {
+            self.release_v116(now, out);
+        }
+        if op_less && !self.streams.values().any(|s| s.in_round && s.generation.is_sidecar()) {
+            self.restart();
+        }
+    }
+
+    /// A 1.16 sidecar must not be unlocked later than 15 s after its LOCK: gives it the UNLOCK now, or
+    /// ends its stream if there is no table for it yet.
+    fn release_v116(&mut self, now: Moment, out: &mut Vec<Command>) {
+        let streams: Vec<_> = self.round.v116.iter().copied().collect();
+        if self.round.phase == Phase::Update {
+            return self.unlock_streams(streams, out);
+        }
+        let version = self.version;
+        for id in streams {
+            self.end(now, id, EndReason::UnlockOverdue { version }, out);
+        }
+    }
+
+    /// Upstream's test clients expect a new LOCK right after a timeout (placement.md §4.6).
+    fn restart(&mut self) {
+        for stream in self.streams.values_mut().filter(|s| s.in_round) {
+            stream.locked = None;
+        }
+        self.to_idle();
+        self.forced = true;
+        self.bypass = true;
+    }
+}

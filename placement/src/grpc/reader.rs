@@ -1,0 +1,108 @@
+//! Reads one stream: authorizes every message, tells the hub, notices the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::placement::v1::Host as WireHost;
+use runtime::{BoxError, CancellationToken};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tonic::Status;
+use tonic::codec::Streaming;
+
+use crate::core::{Caller, Generation, StreamId, authorize};
+use crate::hub::{HubHandle, Input};
+use crate::outbox::Outbox;
+use crate::status::Ending;
+use crate::wire;
+
+/// Every generation introduces itself within a second or so (W19).
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// Streams being handed from their connection to the task that reads them.
+const HANDED: usize = 64;
+
+/// One stream's reading side.
+pub(super) struct Reader {
+    pub hub: HubHandle,
+    pub stream: StreamId,
+    pub caller: Caller,
+    pub ed25519: bool,
+    pub messages: Streaming<WireHost>,
+    pub outbox: Outbox,
+    pub closed: oneshot::Receiver<()>,
+}
+
+/// Owns the readers of all streams.
+pub struct ReadersTask {
+    handed: mpsc::Receiver<Reader>,
+}
+
+impl ReadersTask {
+    pub(super) fn new() -> (Self, mpsc::Sender<Reader>) {
+        let (tx, handed) = mpsc::channel(HANDED);
+        (Self { handed }, tx)
+    }
+
+    /// Runs until stopped; readers end with their streams.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
+        let mut readers = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(done) = readers.join_next() => done?,
+                Some(reader) = self.handed.recv() => drop(readers.spawn(reader.run())),
+            }
+        }
+    }
+}
+
+impl Reader {
+    async fn run(mut self) {
+        let first = match self.first().await {
+            Ok(first) => first,
+            Err(ending) => return self.outbox.end(&ending),
+        };
+        let namespace: Arc<str> = first.namespace.as_str().into();
+        tracing::info!(
+            "Received status report connection from new namespace={} id={} host={}",
+            first.namespace,
+            first.id,
+            first.name
+        );
+        let generation = Generation::detect(wire::operation(&first), first.api_level, self.ed25519);
+        let Self { hub, stream, caller, mut messages, outbox, mut closed, .. } = self;
+        hub.send(Input::Opened { stream, namespace, host: wire::host(&first), generation, outbox }).await;
+        drop(first);
+        let ending = loop {
+            let read = tokio::select! {
+                biased;
+                _ = &mut closed => return,
+                read = messages.message() => read,
+            };
+            match accepted(&caller, read) {
+                Ok(message) => hub.send(Input::Received { stream, message: wire::message(message) }).await,
+                Err(ending) => break ending,
+            }
+        };
+        hub.send(Input::Closed { stream, ending }).await;
+    }
+
+    async fn first(&mut self) -> Result<WireHost, Ending> {
+        let read = tokio::time::timeout(FIRST_MESSAGE, self.messages.message()).await;
+        accepted(&self.caller, read.map_err(|_elapsed| Ending::Silent)?)
+    }
+}
+
+fn accepted(caller: &Caller, read: Result<Option<WireHost>, Status>) -> Result<WireHost, Ending> {
+    let message = match read {
+        Ok(Some(message)) => message,
+        Ok(None) => return Err(Ending::HalfClosed),
+        Err(status) => return Err(Ending::Transport(status.code(), status.message().to_owned())),
+    };
+    authorize(caller, &wire::claim(&message)).map_err(|refusal| {
+        tracing::info!(%refusal, id = message.id, ns = message.namespace, "message refused");
+        Ending::Refused(refusal)
+    })?;
+    Ok(message)
+}

@@ -1,0 +1,191 @@
+//! How a node becomes a voter: the first start of a cluster, and the return of a member that lost its
+//! memory (no log path, or an empty disk).
+//!
+//! A member without memory may have voted before, so it neither votes nor campaigns until the leader
+//! has taken it out of the voters, brought it up to date as a learner, and made it a voter again. Only
+//! when a majority of the members has no memory is there nothing to contradict: they may start anew.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::BasicNode;
+use rand::Rng;
+use runtime::{BoxError, CancellationToken};
+
+use super::rpc::{self, Greeting, JoinRequest, Method};
+use super::types::node_id;
+use super::{CALL_LIMIT, Replica};
+
+/// Wait between two looks around, in milliseconds.
+const RETRY_MS: std::ops::Range<u64> = 150..450;
+const JOIN_LIMIT: Duration = Duration::from_secs(35);
+
+/// Brings a blank node into the cluster, then waits for the end.
+pub struct MembershipTask {
+    replica: Replica,
+    blank: bool,
+}
+
+/// What a look around says to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nobody remembers anything: form the cluster of `--initial-cluster`.
+    Form,
+    /// Someone leads: ask to be taken in.
+    Join(String),
+    /// A majority has no memory, but someone has: let it win the election.
+    Vote,
+    /// Too few answers to know.
+    Wait,
+}
+
+impl MembershipTask {
+    pub(super) fn new(replica: Replica, blank: bool) -> Self {
+        Self { replica, blank }
+    }
+
+    /// Runs until stopped.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+        while self.blank {
+            let wait = rand::rng().random_range(RETRY_MS);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                done = self.attempt() => if done? { break },
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            }
+        }
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    /// One look around and what follows from it: true when this node may vote.
+    async fn attempt(&self) -> Result<bool, BoxError> {
+        match self.look_around().await {
+            Next::Form => self.form().await?,
+            Next::Join(leader) => {
+                if !self.join(&leader).await {
+                    return Ok(false);
+                }
+            }
+            Next::Vote => tracing::warn!("a majority of the members has no memory; helping the others to elect one"),
+            Next::Wait => return Ok(false),
+        }
+        self.replica.may_vote.store(true, Ordering::Release);
+        self.replica.raft.runtime_config().elect(true);
+        Ok(true)
+    }
+
+    async fn look_around(&self) -> Next {
+        let options = &self.replica.options;
+        let others = options.members.iter().filter(|(id, _)| **id != options.id);
+        let greetings = others.map(|(id, address)| async move { (id.clone(), self.greet(address).await) });
+        let answers: BTreeMap<String, Greeting> = futures::future::join_all(greetings)
+            .await
+            .into_iter()
+            .filter_map(|(id, greeting)| Some((id, greeting?)))
+            .collect();
+        decide(options.members.len(), &answers, |leader| {
+            options.members.iter().find(|(id, _)| node_id(id) == leader).map(|(_, address)| address.clone())
+        })
+    }
+
+    async fn greet(&self, address: &str) -> Option<Greeting> {
+        let channel = self.replica.peers.channel(address).ok()?;
+        match rpc::call(&channel, Method::Hello, &(), CALL_LIMIT).await {
+            Ok(greeting) => Some(greeting),
+            Err(error) => {
+                tracing::debug!(%error, address, "member does not answer yet");
+                None
+            }
+        }
+    }
+
+    async fn form(&self) -> Result<(), BoxError> {
+        let members: BTreeMap<_, _> = self
+            .replica
+            .options
+            .members
+            .iter()
+            .map(|(id, address)| (node_id(id), BasicNode { addr: address.clone() }))
+            .collect();
+        match self.replica.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.api_error().is_some() => {
+                tracing::debug!(%error, "the cluster was formed meanwhile");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn join(&self, leader: &str) -> bool {
+        let request =
+            JoinRequest { node: node_id(&self.replica.options.id), address: self.replica.address().to_owned() };
+        let Ok(channel) = self.replica.peers.channel(leader) else { return false };
+        let joined: Result<(), _> = rpc::call(&channel, Method::Join, &request, JOIN_LIMIT).await;
+        match joined {
+            Ok(()) => {
+                tracing::info!(leader, "rejoined the cluster as a voter");
+                true
+            }
+            Err(error) => {
+                tracing::info!(%error, leader, "could not rejoin the cluster yet");
+                false
+            }
+        }
+    }
+}
+
+fn decide(members: usize, answers: &BTreeMap<String, Greeting>, address: impl Fn(u64) -> Option<String>) -> Next {
+    if let Some(leader) = answers.values().filter(|g| g.has_state).find_map(|g| g.leader).and_then(address) {
+        return Next::Join(leader);
+    }
+    let blank = 1 + answers.values().filter(|g| !g.has_state).count();
+    let remembering = answers.values().any(|g| g.has_state);
+    match (blank > members / 2, remembering) {
+        (true, false) => Next::Form,
+        (true, true) => Next::Vote,
+        (false, _) => Next::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn around(answers: &[(&str, bool, Option<u64>)]) -> Next {
+        let answers = answers
+            .iter()
+            .map(|(id, has_state, leader)| ((*id).to_owned(), Greeting { has_state: *has_state, leader: *leader }))
+            .collect();
+        decide(3, &answers, |leader| Some(format!("node-{leader}")))
+    }
+
+    #[test]
+    fn a_single_member_forms_its_cluster_alone() {
+        assert_eq!(decide(1, &BTreeMap::new(), |_| None), Next::Form);
+    }
+
+    #[test]
+    fn a_blank_member_waits_until_a_majority_answered() {
+        assert_eq!(around(&[]), Next::Wait);
+        assert_eq!(around(&[("b", true, None)]), Next::Wait);
+        assert_eq!(around(&[("b", false, None)]), Next::Form);
+    }
+
+    #[test]
+    fn a_member_without_memory_joins_under_the_leader() {
+        assert_eq!(around(&[("b", true, Some(7)), ("c", true, Some(7))]), Next::Join("node-7".into()));
+    }
+
+    #[test]
+    fn a_majority_without_memory_lets_the_one_that_remembers_win() {
+        assert_eq!(around(&[("b", true, None), ("c", false, None)]), Next::Vote);
+    }
+}

@@ -1,0 +1,236 @@
+//! Raft's shell: who leads, and a log that every replica of placement agrees on.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`Replica`] | starts a node, proposes facts, hands leadership over |
+//! | [`Leadership`] | what the rest of placement sees: leading with these ledgers, or not |
+//! | `membership` | first start, rejoin without memory |
+//! | `store`, `machine` | hard state on disk or in memory; ledgers |
+//! | `network`, `server`, `rpc` | the raft port |
+
+mod leadership;
+mod machine;
+mod membership;
+mod network;
+mod rpc;
+mod server;
+mod store;
+mod types;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use identity::{Security, SpiffeId};
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::watch;
+
+pub use leadership::{Leadership, LeadershipTask, NodeStatus};
+pub use machine::LedgerMachine;
+pub use membership::MembershipTask;
+pub use network::Peers;
+pub use server::PeerService;
+pub use store::{OpenError, Store};
+pub use types::{Fact, Ledgers, NodeId, Raft, Types, node_id};
+
+/// A leader that heard from no majority for this long stops acting as one. Shorter than
+/// [`ELECTION`], after which others may elect a new one.
+pub const LEASE: Duration = Duration::from_millis(1400);
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// Followers wait between these before they campaign; the upper one is also the lease that voters grant.
+const ELECTION: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(2500));
+/// With one voter nobody else can campaign: the election may be instant.
+const ELECTION_ALONE: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(120));
+/// How long a planned handover may take; upstream's followers need 2 to 4 s without one.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
+const HANDOVER_RETRY: Duration = Duration::from_millis(250);
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// A snapshot after this many entries; each is a few hundred bytes.
+const SNAPSHOT_AFTER: u64 = 2000;
+const KEEP_LOGS: u64 = 500;
+
+/// Members by `--id`, with their raft addresses.
+pub type Members = BTreeMap<String, String>;
+
+/// What a node needs to know to start.
+#[derive(Clone, Debug)]
+pub struct ReplicaOptions {
+    /// `--id`.
+    pub id: String,
+    /// `--initial-cluster`.
+    pub members: Members,
+    /// `--raft-logstore-path`; memory when unset.
+    pub log_path: Option<PathBuf>,
+    /// Placement's own identity: what peers must prove and what this node proves.
+    pub identity: SpiffeId,
+}
+
+/// Why a node cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The node is not a member.
+    #[error("address for node {id} not found in raft peers {members}")]
+    NotAMember {
+        /// `--id`.
+        id: String,
+        /// `--initial-cluster`, as understood.
+        members: String,
+    },
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The log cannot be read.
+    #[error("cannot read raft state")]
+    Storage(#[from] openraft::StorageError<NodeId>),
+    /// Raft refuses its settings.
+    #[error("raft settings")]
+    Config(#[from] openraft::ConfigError),
+    /// Raft stopped.
+    #[error("raft stopped")]
+    Fatal(#[from] openraft::error::Fatal<NodeId>),
+}
+
+/// A fact was not replicated: this node does not lead any more, or not yet.
+#[derive(Debug, thiserror::Error)]
+#[error("not replicated")]
+pub struct NotReplicated(#[source] openraft::error::RaftError<NodeId, openraft::error::ClientWriteError<NodeId, openraft::BasicNode>>);
+
+/// A running node. Clones share it.
+#[derive(Clone)]
+pub struct Replica {
+    options: Arc<ReplicaOptions>,
+    raft: Raft,
+    machine: LedgerMachine,
+    peers: Peers,
+    may_vote: Arc<AtomicBool>,
+    leadership: watch::Receiver<Leadership>,
+}
+
+/// The tasks of a node, to be run by the owner.
+pub struct ReplicaTasks {
+    /// Follows Raft's metrics.
+    pub leadership: LeadershipTask,
+    /// Bootstraps or rejoins.
+    pub membership: MembershipTask,
+    /// Answers peers; needs a listener.
+    pub server: PeerService,
+}
+
+impl Replica {
+    /// Opens the log and starts the node. It takes part once its tasks run.
+    pub async fn start(options: ReplicaOptions, security: Security) -> Result<(Self, ReplicaTasks), ReplicaError> {
+        if !options.members.contains_key(&options.id) {
+            let members: Vec<_> = options.members.iter().map(|(id, address)| format!("{id}={address}")).collect();
+            return Err(ReplicaError::NotAMember { id: options.id, members: members.join(",") });
+        }
+        let store = Store::open(options.log_path.as_deref())?;
+        let blank = store.is_blank()?;
+        let machine = LedgerMachine::open(store.clone())?;
+        let peers = Peers::new(security, options.identity.clone());
+        let config = Arc::new(config(options.members.len())?);
+        let me = node_id(&options.id);
+        let raft = Raft::new(me, config, peers.clone(), store, machine.clone()).await?;
+        let may_vote = Arc::new(AtomicBool::new(!blank));
+        raft.runtime_config().elect(!blank);
+        let (task, leadership) = LeadershipTask::new(raft.clone(), machine.clone());
+        let options = Arc::new(options);
+        let replica = Self { options, raft, machine, peers, may_vote, leadership };
+        let tasks = ReplicaTasks {
+            leadership: task,
+            membership: MembershipTask::new(replica.clone(), blank),
+            server: PeerService::new(replica.raft.clone(), replica.may_vote.clone()),
+        };
+        Ok((replica, tasks))
+    }
+
+    /// `--id`.
+    pub fn id(&self) -> &str {
+        &self.options.id
+    }
+
+    /// This node's raft address.
+    pub fn address(&self) -> &str {
+        &self.options.members[&self.options.id]
+    }
+
+    /// Follows who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// What is known of every namespace here.
+    pub fn ledgers(&self) -> Ledgers {
+        self.machine.ledgers()
+    }
+
+    /// Replicates a fact: returns when a majority has it on disk (or in memory without a log path).
+    pub async fn propose(&self, fact: Fact) -> Result<(), NotReplicated> {
+        self.raft.client_write(fact).await.map(|_| ()).map_err(NotReplicated)
+    }
+
+    /// What Raft says of this node, for metrics and `/readyz`.
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus::read(&self.raft.metrics().borrow())
+    }
+
+    /// Gives leadership to the member that is furthest; returns when another one leads, or gives up.
+    pub async fn hand_over(&self) {
+        self.raft.runtime_config().elect(false);
+        let Some(heir) = self.heir() else { return };
+        self.raft.runtime_config().heartbeat(false);
+        tracing::info!(heir, "handing leadership over");
+        let me = node_id(&self.options.id);
+        let limit = tokio::time::Instant::now() + HANDOVER_LIMIT;
+        while tokio::time::Instant::now() < limit {
+            if let Ok(channel) = self.peers.channel(&heir) {
+                let asked: Result<(), _> = rpc::call(&channel, rpc::Method::TakeOver, &(), CALL_LIMIT).await;
+                if let Err(error) = asked {
+                    tracing::debug!(%error, heir, "the heir did not answer");
+                }
+            }
+            let mut metrics = self.raft.metrics();
+            let taken = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != me));
+            if tokio::time::timeout(HANDOVER_RETRY, taken).await.is_ok_and(|seen| seen.is_ok()) {
+                tracing::info!(heir, "leadership handed over");
+                return;
+            }
+        }
+        tracing::warn!(heir, "nobody took leadership over in time");
+    }
+
+    /// The address of the voter that has most of the log; none when alone or not leading.
+    fn heir(&self) -> Option<String> {
+        let metrics = self.raft.metrics().borrow().clone();
+        let replication = metrics.replication.as_ref()?;
+        let members = metrics.membership_config.membership();
+        let voters: Vec<NodeId> = members.voter_ids().filter(|id| *id != metrics.id).collect();
+        let heir = voters.into_iter().max_by_key(|id| replication.get(id).copied().flatten())?;
+        members.get_node(&heir).map(|node| node.addr.clone())
+    }
+
+    /// Stops Raft; to be called last.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop in order");
+        }
+    }
+}
+
+fn config(members: usize) -> Result<Config, openraft::ConfigError> {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let (least, most) = if members > 1 { ELECTION } else { ELECTION_ALONE };
+    let heartbeat = HEARTBEAT.min(least / 2);
+    Config {
+        cluster_name: "placement".to_owned(),
+        heartbeat_interval: millis(heartbeat),
+        election_timeout_min: millis(least),
+        election_timeout_max: millis(most),
+        max_payload_entries: 64,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
+        max_in_snapshot_log_to_keep: KEEP_LOGS,
+        ..Config::default()
+    }
+    .validate()
+}

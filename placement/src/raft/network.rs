@@ -1,0 +1,110 @@
+//! Raft's calls to its peers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use identity::{Security, SpiffeId, client};
+use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
+use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
+    VoteResponse,
+};
+use openraft::{AnyError, BasicNode};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::rpc::{Method, call};
+use super::types::{NodeId, Types};
+
+/// Opens and keeps one channel for each peer address. One lock, held for a map look-up.
+#[derive(Clone)]
+pub struct Peers {
+    security: Security,
+    identity: SpiffeId,
+    channels: Arc<Mutex<HashMap<String, Channel>>>,
+}
+
+impl Peers {
+    /// Peers must be `identity`, unless in plaintext.
+    pub fn new(security: Security, identity: SpiffeId) -> Self {
+        Self { security, identity, channels: Arc::default() }
+    }
+
+    /// The channel to `address`; it connects when used, and again when it was lost.
+    pub fn channel(&self, address: &str) -> Result<Channel, client::AddressError> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = client::channel(address, self.security.client(self.identity.clone()))?;
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}
+
+impl RaftNetworkFactory<Types> for Peers {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Peer {
+        Peer { target, address: node.addr.clone(), peers: self.clone() }
+    }
+}
+
+/// One peer.
+pub struct Peer {
+    target: NodeId,
+    address: String,
+    peers: Peers,
+}
+
+type Failure<E> = RPCError<NodeId, BasicNode, RaftError<NodeId, E>>;
+
+impl Peer {
+    async fn ask<Q, A, E>(&self, method: Method, request: &Q, option: &RPCOption) -> Result<A, Failure<E>>
+    where
+        Q: Serialize,
+        A: DeserializeOwned,
+        E: std::error::Error + DeserializeOwned,
+    {
+        let channel =
+            self.peers.channel(&self.address).map_err(|e| Unreachable::from(AnyError::new(&e)))?;
+        let answer: Result<Result<A, RaftError<NodeId, E>>, Status> =
+            call(&channel, method, request, option.hard_ttl()).await;
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(RPCError::RemoteError(RemoteError::new(self.target, error))),
+            Err(status) if status.code() == tonic::Code::Unavailable => Err(Unreachable::new(&status).into()),
+            Err(status) => Err(NetworkError::new(&status).into()),
+        }
+    }
+}
+
+impl RaftNetwork<Types> for Peer {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<NodeId>, Failure<openraft::error::Infallible>> {
+        self.ask(Method::Append, &rpc, &option).await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        rpc: InstallSnapshotRequest<Types>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<NodeId>, Failure<InstallSnapshotError>> {
+        self.ask(Method::Snapshot, &rpc, &option).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<NodeId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<NodeId>, Failure<openraft::error::Infallible>> {
+        self.ask(Method::Vote, &rpc, &option).await
+    }
+}

@@ -1,0 +1,115 @@
+//! What replicas say to each other, and how: unary gRPC on the raft port, JSON inside one bytes field.
+//!
+//! Both sides require placement's own SPIFFE identity when TLS is on. Foreign bytes on the port end
+//! their own connection and nothing else.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::client::Grpc;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use super::types::NodeId;
+
+/// The service's name on the wire.
+pub const SERVICE: &str = "daprcp.placement.raft.v1.Raft";
+/// Snapshots travel in chunks below this; appends carry at most 64 entries.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// The one message shape: the method gives the payload its type.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Envelope {
+    /// JSON.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub payload: Bytes,
+}
+
+/// The methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Raft's own.
+    Append,
+    /// Raft's own.
+    Vote,
+    /// Raft's own.
+    Snapshot,
+    /// Who are you, and is there a cluster?
+    Hello,
+    /// I am a member without memory: take me in again.
+    Join,
+    /// I am leaving: become the leader.
+    TakeOver,
+}
+
+impl Method {
+    /// All methods.
+    pub const ALL: [Self; 6] =
+        [Self::Append, Self::Vote, Self::Snapshot, Self::Hello, Self::Join, Self::TakeOver];
+
+    /// The HTTP path.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Append => "/daprcp.placement.raft.v1.Raft/Append",
+            Self::Vote => "/daprcp.placement.raft.v1.Raft/Vote",
+            Self::Snapshot => "/daprcp.placement.raft.v1.Raft/Snapshot",
+            Self::Hello => "/daprcp.placement.raft.v1.Raft/Hello",
+            Self::Join => "/daprcp.placement.raft.v1.Raft/Join",
+            Self::TakeOver => "/daprcp.placement.raft.v1.Raft/TakeOver",
+        }
+    }
+}
+
+/// Answer to [`Method::Hello`].
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Greeting {
+    /// Whether the node remembers a cluster.
+    pub has_state: bool,
+    /// The leader it follows or is, if any.
+    pub leader: Option<NodeId>,
+}
+
+/// Payload of [`Method::Join`].
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct JoinRequest {
+    /// The node that asks.
+    pub node: NodeId,
+    /// Its raft address.
+    pub address: String,
+}
+
+/// Encodes a payload.
+pub fn pack<T: Serialize>(value: &T) -> Result<Envelope, Status> {
+    let json = serde_json::to_vec(value).map_err(|e| Status::internal(e.to_string()))?;
+    Ok(Envelope { payload: json.into() })
+}
+
+/// Decodes a payload.
+pub fn unpack<T: DeserializeOwned>(envelope: &Envelope) -> Result<T, Status> {
+    serde_json::from_slice(&envelope.payload).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+/// Calls a peer; gives up after `limit`.
+pub async fn call<T: Serialize, R: DeserializeOwned>(
+    channel: &Channel,
+    method: Method,
+    payload: &T,
+    limit: Duration,
+) -> Result<R, Status> {
+    let envelope = pack(payload)?;
+    let exchange = async {
+        let mut grpc =
+            Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let codec = ProstCodec::<Envelope, Envelope>::default();
+        let path = http::uri::PathAndQuery::from_static(method.path());
+        grpc.unary(Request::new(envelope), path, codec).await
+    };
+    let answer = tokio::time::timeout(limit, exchange)
+        .await
+        .map_err(|_elapsed| Status::new(Code::DeadlineExceeded, "no answer from the peer"))??;
+    unpack(&answer.into_inner())
+}

@@ -1,0 +1,155 @@
+//! Answers peers on the raft port.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use identity::server::Incoming;
+use openraft::{BasicNode, ChangeMembers};
+use runtime::{BoxError, CancellationToken};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::body::Body;
+use tonic::server::{NamedService, UnaryService};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+use tower::Service;
+
+use super::rpc::{Envelope, Greeting, JoinRequest, MAX_MESSAGE, Method, pack, unpack};
+use super::types::{NodeId, Raft};
+
+/// How long a rejoining member may take to catch up before its attempt counts as failed.
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// The raft port's service.
+#[derive(Clone)]
+pub struct PeerService {
+    raft: Raft,
+    /// A node without memory must not vote until the leader took it in again (it may have voted).
+    may_vote: Arc<AtomicBool>,
+}
+
+impl NamedService for PeerService {
+    const NAME: &'static str = super::rpc::SERVICE;
+}
+
+impl PeerService {
+    /// Serves `raft`; votes are refused while `may_vote` is false.
+    pub fn new(raft: Raft, may_vote: Arc<AtomicBool>) -> Self {
+        Self { raft, may_vote }
+    }
+
+    /// Serves peers until stopped.
+    pub async fn run(self, incoming: Incoming, stop: CancellationToken) -> Result<(), BoxError> {
+        let ended = stop.clone();
+        let serve = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(2)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(3)))
+            .serve_with_incoming_shutdown(self, incoming, async move { stop.cancelled().await });
+        tokio::select! {
+            served = serve => served.map_err(Into::into),
+            () = async { ended.cancelled().await; tokio::time::sleep(Duration::from_secs(1)).await } => Ok(()),
+        }
+    }
+
+    async fn answer(&self, method: Method, envelope: Envelope) -> Result<Envelope, Status> {
+        match method {
+            Method::Append => self.raft_call(&envelope, |raft, rpc| async move { raft.append_entries(rpc).await }).await,
+            Method::Vote if !self.may_vote.load(Ordering::Acquire) => {
+                Err(Status::unavailable("this member lost its memory and may not vote yet"))
+            }
+            Method::Vote => self.raft_call(&envelope, |raft, rpc| async move { raft.vote(rpc).await }).await,
+            Method::Snapshot => {
+                self.raft_call(&envelope, |raft, rpc| async move { raft.install_snapshot(rpc).await }).await
+            }
+            Method::Hello => self.hello().await,
+            Method::Join => {
+                let join: JoinRequest = unpack(&envelope)?;
+                let limit = tokio::time::timeout(JOIN_LIMIT, self.join(join)).await;
+                limit.map_err(|_elapsed| Status::deadline_exceeded("the member did not catch up"))??;
+                pack(&())
+            }
+            Method::TakeOver => {
+                self.raft.trigger().elect().await.map_err(|e| Status::internal(e.to_string()))?;
+                pack(&())
+            }
+        }
+    }
+
+    async fn raft_call<Q, A, F>(&self, envelope: &Envelope, run: impl FnOnce(Raft, Q) -> F) -> Result<Envelope, Status>
+    where
+        Q: DeserializeOwned,
+        A: Serialize,
+        F: Future<Output = A>,
+    {
+        let request = unpack(envelope)?;
+        pack(&run(self.raft.clone(), request).await)
+    }
+
+    async fn hello(&self) -> Result<Envelope, Status> {
+        // Something was committed once: a freshly formed cluster without a leader does not count.
+        let has_state = self.raft.metrics().borrow().last_applied.is_some();
+        pack(&Greeting { has_state, leader: self.raft.current_leader().await })
+    }
+
+    /// Takes a member back in as a learner, then as a voter. Only a leader can.
+    async fn join(&self, join: JoinRequest) -> Result<(), Status> {
+        tracing::info!(node = join.node, address = join.address, "member rejoins without its memory");
+        let one = || BTreeSet::from([join.node]);
+        let fail = |e: &dyn std::error::Error| Status::failed_precondition(e.to_string());
+        let members = self.raft.metrics().borrow().membership_config.clone();
+        if members.membership().voter_ids().any(|id| id == join.node) {
+            let leave = ChangeMembers::<NodeId, BasicNode>::RemoveVoters(one());
+            self.raft.change_membership(leave, false).await.map_err(|e| fail(&e))?;
+        }
+        let node = BasicNode { addr: join.address };
+        self.raft.add_learner(join.node, node, true).await.map_err(|e| fail(&e))?;
+        let promote = ChangeMembers::<NodeId, BasicNode>::AddVoterIds(one());
+        self.raft.change_membership(promote, false).await.map_err(|e| fail(&e))?;
+        Ok(())
+    }
+}
+
+struct Handler {
+    service: PeerService,
+    method: Method,
+}
+
+impl UnaryService<Envelope> for Handler {
+    type Response = Envelope;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Envelope>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Envelope>) -> Self::Future {
+        let (service, method) = (self.service.clone(), self.method);
+        Box::pin(async move { service.answer(method, request.into_inner()).await.map(Response::new) })
+    }
+}
+
+impl Service<http::Request<Body>> for PeerService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = Method::ALL.into_iter().find(|m| m.path() == request.uri().path());
+        let service = self.clone();
+        Box::pin(async move {
+            let Some(method) = method else {
+                return Ok(Status::unimplemented("no such method").into_http());
+            };
+            let codec = ProstCodec::<Envelope, Envelope>::default();
+            let mut grpc = tonic::server::Grpc::new(codec)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE);
+            Ok(grpc.unary(Handler { service, method }, request).await)
+        })
+    }
+}
