@@ -32,6 +32,10 @@ pub struct Args {
     /// Tell sidecars where the scheduler is.
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub scheduler_enabled: bool,
+    /// Resources of sidecars whose pods ask for none, as JSON:
+    /// {"requests":{"cpu":"100m"},"limits":{"memory":"256Mi"}}; empty means none.
+    #[arg(long, value_name = "JSON", default_value = "")]
+    pub sidecar_resources: String,
     /// Log flags.
     #[command(flatten)]
     pub log: LogArgs,
@@ -127,7 +131,7 @@ pub enum ConfigError {
         source: PatternError,
     },
     /// The default resources are not resources.
-    #[error("environment variable SIDECAR_RESOURCES: {0}")]
+    #[error("--sidecar-resources: {0}")]
     Resources(#[from] ResourcesError),
     /// The injector's token.
     #[error(transparent)]
@@ -190,7 +194,7 @@ fn install(
         downward_apis: flag("ENABLE_K8S_DOWNWARD_APIS"),
         native_sidecar: flag("NATIVE_SIDECAR_ENABLED"),
         entrypoint_tolerations: parse_tolerations(&read("IGNORE_ENTRYPOINT_TOLERATIONS").unwrap_or_default(), warnings),
-        default_resources: parse_resources(&read("SIDECAR_RESOURCES").unwrap_or_default())?,
+        default_resources: parse_resources(&args.sidecar_resources)?,
         sockets_folder: read("DAPR_COMPONENT_SOCKETS_FOLDER")
             .filter(|folder| !folder.is_empty())
             .unwrap_or_else(|| "/tmp/dapr-components-sockets".to_owned()),

@@ -51,15 +51,15 @@ struct Failed {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
-    success: Success,
+    result: Outcome,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum Success {
+enum Outcome {
     #[allow(non_camel_case_types, reason = "label values are lower case")]
-    r#true,
+    ok,
     #[allow(non_camel_case_types, reason = "label values are lower case")]
-    r#false,
+    failed,
 }
 
 impl Metrics {
@@ -113,8 +113,8 @@ impl Metrics {
 
     /// The caBundle was written, or not.
     pub fn ca_bundle_written(&self, success: bool) {
-        let success = if success { Success::r#true } else { Success::r#false };
-        self.ca_bundle_writes.get_or_create(&Write { success }).inc();
+        let result = if success { Outcome::ok } else { Outcome::failed };
+        self.ca_bundle_writes.get_or_create(&Write { result }).inc();
     }
 
     fn label(&self, app_id: &str) -> String {
@@ -155,7 +155,7 @@ mod tests {
             "dapr_injector_sidecar_injection_succeeded_total{app_id=\"web\"} 1",
             "dapr_injector_sidecar_injection_failed_total{app_id=\"web\",reason=\"pod_patch\"} 1",
             "dapr_injector_sidecar_injection_failed_total{app_id=\"\",reason=\"patch\"} 1",
-            "dapr_injector_ca_bundle_writes_total{success=\"true\"} 1",
+            "dapr_injector_ca_bundle_writes_total{result=\"ok\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -11,7 +11,10 @@ use axum::{
 
 use crate::{
     cluster::ListError,
-    core::{Refusal, review::Verdict},
+    core::{
+        Refusal,
+        review::{UnreadableObject, Verdict},
+    },
 };
 
 /// The request is no admission review.
@@ -51,7 +54,7 @@ impl IntoResponse for BadRequest {
 pub enum InjectError {
     /// The pod cannot be read.
     #[error("could not unmarshal raw object: {0}")]
-    Object(serde_json::Error),
+    Object(#[from] UnreadableObject),
     /// The review asks nothing.
     #[error("the admission review has no request")]
     NoRequest,

@@ -55,7 +55,18 @@ pub enum Gate {
     /// The pod is let through as it is.
     Pass(Pass),
     /// The object cannot be read.
-    Unreadable(serde_json::Error),
+    Unreadable(UnreadableObject),
+}
+
+/// Why the object of a request cannot be read as a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadableObject {
+    /// There is none; the text is upstream's.
+    #[error("unexpected end of JSON input")]
+    Missing,
+    /// It is no pod.
+    #[error(transparent)]
+    Malformed(serde_json::Error),
 }
 
 /// Why a pod is let through as it is.
@@ -158,8 +169,9 @@ impl Request {
         self.pod().map(|pod| app_id::reported(&pod).to_owned()).unwrap_or_default()
     }
 
-    fn pod(&self) -> Result<Pod, serde_json::Error> {
-        serde_json::from_str(self.object.as_ref().map_or("", |object| object.get()))
+    fn pod(&self) -> Result<Pod, UnreadableObject> {
+        let object = self.object.as_ref().ok_or(UnreadableObject::Missing)?;
+        serde_json::from_str(object.get()).map_err(UnreadableObject::Malformed)
     }
 }
 

@@ -58,7 +58,7 @@ pub fn container(
     let image = options.container.image.as_deref().unwrap_or(&install.image);
     Container {
         name: CONTAINER_NAME.to_owned(),
-        image: Some(image.to_owned()),
+        image: (!image.is_empty()).then(|| image.to_owned()),
         image_pull_policy: Some(install.pull_policy.as_str().to_owned()),
         command,
         args: Some(args),

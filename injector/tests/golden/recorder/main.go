@@ -23,6 +23,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path"
 	"sort"
@@ -31,13 +32,10 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	kubefake "k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 
-	componentsapi "github.com/dapr/dapr/pkg/apis/components/v1alpha1"
-	configapi "github.com/dapr/dapr/pkg/apis/configuration/v1alpha1"
-	"github.com/dapr/dapr/pkg/client/clientset/versioned/fake"
+	"github.com/dapr/dapr/pkg/client/clientset/versioned"
 	"github.com/dapr/dapr/pkg/healthz"
 	"github.com/dapr/dapr/pkg/injector/service"
 	"github.com/dapr/dapr/pkg/security/token"
@@ -195,25 +193,12 @@ func run(in file, c testCase) record {
 		}
 	}
 	cfg := must(service.GetConfig())
-	var objects []k8sruntime.Object
-	if c.MTLS != nil {
-		objects = append(objects, &configapi.Configuration{
-			ObjectMeta: metav1.ObjectMeta{Name: "daprsystem", Namespace: cfg.Namespace},
-			Spec:       configapi.ConfigurationSpec{MTLSSpec: &configapi.MTLSSpec{Enabled: c.MTLS}},
-		})
-	}
-	for _, comp := range c.Components {
-		object := &componentsapi.Component{ObjectMeta: metav1.ObjectMeta{Name: comp.Name, Namespace: "shop"}}
-		object.Scopes = comp.Scopes
-		if comp.Container != nil {
-			object.Annotations = map[string]string{"dapr.io/component-container": *comp.Container}
-		}
-		objects = append(objects, object)
-	}
+	api := apiServer(cfg.Namespace, c)
+	defer api.Close()
 	port := freePort()
 	inj := must(service.NewInjector(service.Options{
 		Config:                  cfg,
-		DaprClient:              fake.NewSimpleClientset(objects...),
+		DaprClient:              must(versioned.NewForConfig(&rest.Config{Host: api.URL})),
 		KubeClient:              kubefake.NewSimpleClientset(),
 		Port:                    port,
 		Healthz:                 healthz.New(),
@@ -232,6 +217,42 @@ func run(in file, c testCase) record {
 	}()
 	defer func() { cancel(); <-done }()
 	return ask(port, c)
+}
+
+// apiServer knows the objects of one case. (The fake client of upstream's own tests registers
+// its kinds under another group than the one upstream asks for.)
+func apiServer(namespace string, c testCase) *httptest.Server {
+	const group = "/apis/dapr.io/v1alpha1/namespaces/"
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Path == group+namespace+"/configurations/daprsystem" && c.MTLS != nil:
+			must(0, json.NewEncoder(w).Encode(map[string]any{
+				"apiVersion": "dapr.io/v1alpha1", "kind": "Configuration",
+				"metadata": map[string]any{"name": "daprsystem", "namespace": namespace},
+				"spec":     map[string]any{"mtls": map[string]any{"enabled": *c.MTLS}},
+			}))
+		case r.URL.Path == group+"shop/components":
+			items := []any{}
+			for _, comp := range c.Components {
+				meta := map[string]any{"name": comp.Name, "namespace": "shop"}
+				if comp.Container != nil {
+					meta["annotations"] = map[string]string{"dapr.io/component-container": *comp.Container}
+				}
+				items = append(items, map[string]any{
+					"apiVersion": "dapr.io/v1alpha1", "kind": "Component", "metadata": meta, "scopes": comp.Scopes,
+				})
+			}
+			must(0, json.NewEncoder(w).Encode(map[string]any{
+				"apiVersion": "dapr.io/v1alpha1", "kind": "ComponentList", "metadata": map[string]any{}, "items": items,
+			}))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			must(0, json.NewEncoder(w).Encode(map[string]any{
+				"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+			}))
+		}
+	}))
 }
 
 func ask(port int, c testCase) record {
