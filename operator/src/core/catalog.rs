@@ -19,6 +19,7 @@ use identity::Namespace;
 
 use super::{
     api_kind::ApiKind,
+    generation::Generation,
     secrets::{Observed, SecretBook, User},
     template::Rendered,
     wire::{Object, ObjectKey, Scopes, Viewer},
@@ -35,9 +36,32 @@ pub struct Version {
     pub json: Bytes,
     /// Its JSON for v1.16 sidecars, where that differs.
     pub v1_16: Option<Bytes>,
+    /// Whether its JSON holds values of Secrets.
+    pub has_secrets: bool,
 }
 
 impl Version {
+    /// Its JSON for a sidecar of this generation.
+    pub fn json_for(&self, generation: Generation) -> &Bytes {
+        match (generation, &self.v1_16) {
+            (Generation::V1_16, Some(json)) => json,
+            _ => &self.json,
+        }
+    }
+
+    /// Whether a sidecar may be told of it again without harm (RULINGS 25): not if a kind
+    /// reads its news as a change, and not if it stores a resolved value it compares later.
+    pub fn may_be_repeated(&self, kind: ApiKind) -> bool {
+        match kind {
+            ApiKind::Configuration | ApiKind::Resiliency => true,
+            ApiKind::HttpEndpoint => !self.has_secrets,
+            ApiKind::Component
+            | ApiKind::McpServer
+            | ApiKind::Subscription
+            | ApiKind::WorkflowAccessPolicy => false,
+        }
+    }
+
     /// Whether `viewer` may see it: its own namespace, and in scope.
     pub fn is_visible_to(&self, viewer: &Viewer) -> bool {
         self.key.namespace == viewer.namespace && self.scopes.include(&viewer.app_id)
@@ -368,6 +392,7 @@ fn version(object: &Object, json: Bytes) -> Version {
         scopes: object.scopes.clone(),
         json,
         v1_16: object.v1_16.as_ref().map(super::template::Template::unresolved),
+        has_secrets: object.template.secrets().next().is_some(),
     }
 }
 

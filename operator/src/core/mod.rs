@@ -9,6 +9,7 @@ pub mod api_kind;
 pub mod assignment;
 pub mod catalog;
 pub mod conversion;
+pub mod generation;
 pub mod golang;
 pub mod queue;
 pub mod secrets;

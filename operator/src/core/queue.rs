@@ -100,6 +100,7 @@ mod tests {
                 scopes: Scopes::default(),
                 json: json.into(),
                 v1_16: None,
+                has_secrets: false,
             }),
         }
     }
