@@ -239,6 +239,43 @@ async fn grpc_servers_negotiate_h2_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_client_refuses_a_server_that_does_not_negotiate_h2() {
+    let (ca, mut tasks) = (Ca::new("a"), JoinSet::new());
+    let mut config = ServerConfig::clone(&server_of(&ca, PeerRule::AnySpiffeId));
+    config.alpn_protocols.clear();
+    let addr = serve(&mut tasks, Arc::new(config)).await;
+    let status = who_am_i(addr, client_of(&ca, CART)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("ALPN"), "{status:?}");
+}
+
+#[tokio::test]
+async fn no_session_is_resumed_even_for_a_client_that_would() {
+    let (ca, mut tasks) = (Ca::new("a"), JoinSet::new());
+    let addr = serve(&mut tasks, server_of(&ca, PeerRule::AnySpiffeId)).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(tls::provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(support_verifier::Anyone))
+            .with_client_cert_resolver(Arc::clone(&client_of(&ca, CART).client_auth_cert_resolver));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        for _ in 0..2 {
+            let tcp = TcpStream::connect(addr).await.unwrap();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut stream = connector.connect(name, tcp).await.unwrap();
+            // The server speaks first in HTTP/2; tickets would come before that.
+            let mut settings = [0; 1];
+            timeout(DEADLINE, stream.read_exact(&mut settings)).await.unwrap().unwrap();
+            let kind = stream.get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(rustls::HandshakeKind::Full), "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn webhook_servers_ask_for_no_certificate_and_speak_http1_too() {
     let (ca, mut tasks) = (Ca::new("a"), JoinSet::new());
     let config = tls::server_auth_only(ca.svid_rx(PLACEMENT), Alpn::H2OrHttp11);

@@ -8,6 +8,11 @@ pub(super) fn renew_at(not_before: i64, not_after: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(middle).unwrap_or(0))
 }
 
+/// Whether an SVID that is valid until this Unix time no longer is.
+pub(super) fn expired(now: SystemTime, not_after: i64) -> bool {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0)) < now
+}
+
 /// How long to wait before looking at the clock again; zero when it is time to renew.
 pub(super) fn next_look(now: SystemTime, renew_at: SystemTime, longest: Duration) -> Duration {
     renew_at.duration_since(now).unwrap_or(Duration::ZERO).min(longest)
@@ -28,6 +33,13 @@ mod tests {
         assert_eq!(renew_at(1000, 2000), at(1500));
         assert_eq!(renew_at(i64::MAX - 2, i64::MAX), at(i64::MAX.unsigned_abs() - 1));
         assert_eq!(renew_at(-4000, 2000), UNIX_EPOCH);
+    }
+
+    #[test]
+    fn an_svid_is_valid_through_its_last_second() {
+        assert!(!expired(at(2000), 2000));
+        assert!(expired(at(2001), 2000));
+        assert!(expired(at(1), -5));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{AnchorsRx, PeerRule, Svid, TrustAnchors, tls};
 use super::{
     AnchorSource, FetchError, Timing, WorkloadOptions, anchor_file,
     fetch::fetch,
-    rotation::{next_look, renew_at},
+    rotation::{expired, next_look, renew_at},
 };
 
 /// Why an identity's task ended by itself.
@@ -120,7 +120,7 @@ impl<'a> Renewal<'a> {
         }
         loop {
             self.until_due(&svid).await;
-            svid = self.next().await;
+            svid = self.next(&svid).await;
         }
     }
 
@@ -142,12 +142,16 @@ impl<'a> Renewal<'a> {
     }
 
     /// The next SVID; the old one stays in use until there is one.
-    async fn next(&mut self) -> Arc<Svid> {
+    async fn next(&mut self, old: &Svid) -> Arc<Svid> {
         loop {
             match self.fetch().await {
                 Ok(svid) => return svid,
                 Err(error) => {
-                    tracing::error!(%error, "identity could not be renewed; the old one stays in use");
+                    if expired(SystemTime::now(), old.not_after()) {
+                        tracing::error!(%error, "identity has expired and cannot be renewed");
+                    } else {
+                        tracing::warn!(%error, "identity could not be renewed; the old one stays in use");
+                    }
                     sleep(self.timing.renewal_retry).await;
                 }
             }
