@@ -7,7 +7,10 @@
 use std::{io, path::PathBuf};
 
 use clap::{ArgAction, Parser};
-use identity::{AppId, NameError, Namespace, SpiffeId, TrustDomain, workload::{Host, TokenError, TokenSource}};
+use identity::{
+    AppId, NameError, Namespace, SpiffeId, TrustDomain,
+    workload::{Host, TokenError, TokenSource},
+};
 use runtime::args::{HealthArgs, KubeArgs, LogArgs, MetricsArgs};
 
 use crate::{
@@ -16,7 +19,7 @@ use crate::{
         settings::{Actors, Install, PullPolicy, Security},
         values::{is_truthy, is_truthy_or_empty},
     },
-    sidecar_defaults::{cluster_domain, parse_resources, parse_tolerations, ResourcesError},
+    sidecar_defaults::{ResourcesError, cluster_domain, parse_resources, parse_tolerations},
 };
 
 /// Adds the Dapr sidecar to pods as they are created.
@@ -160,9 +163,7 @@ impl Config {
             namespace,
             trust_domain,
             token: TokenSource::choose(Host::Kubernetes, read("DAPR_SENTRY_TOKEN_FILE").as_deref())?,
-            local_identity: local_identity
-                .map(|id| parse_name("SENTRY_LOCAL_IDENTITY", &id))
-                .transpose()?,
+            local_identity: local_identity.map(|id| parse_name("SENTRY_LOCAL_IDENTITY", &id)).transpose()?,
             root_allowed: read("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK").as_deref() == Some("true"),
             warnings,
             args,
@@ -265,9 +266,8 @@ fn allowed(given: &Given<'_>, warnings: &mut Vec<String>) -> Result<Allowed, Con
     if !prefixes.is_empty() {
         warnings.push(format!("{PREFIXES} is deprecated; {NAMES} takes the same patterns"));
     }
-    let parse = |name, list: &str| {
-        AccountPattern::parse_list(list).map_err(|source| ConfigError::Pattern { name, source })
-    };
+    let parse =
+        |name, list: &str| AccountPattern::parse_list(list).map_err(|source| ConfigError::Pattern { name, source });
     let mut patterns = parse(NAMES, &names)?;
     patterns.extend(parse(PREFIXES, &prefixes)?);
     let accounts = names.split(',').chain(BUILT_IN).filter_map(|account| account.split_once(':'));

@@ -9,18 +9,21 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use identity::{AnchorsRx, TrustAnchors};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
-    runtime::watcher::{self, Event, watcher},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
 };
 use runtime::{BoxError, CancellationToken, health::Target};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::metrics::Metrics;
+use crate::{core::bundle::covers, metrics::Metrics};
 
 /// The object, as the chart names it.
 pub const WEBHOOK: &str = "dapr-sidecar-injector";
@@ -29,6 +32,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// The first pause after a failed write; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(15);
+/// The least time between two repairs of what others did, should they insist.
+const REPAIR_PAUSE: Duration = Duration::from_secs(5);
 /// How often the bundle is written where the object cannot be watched.
 const REWRITE: Duration = Duration::from_secs(30);
 
@@ -62,35 +67,46 @@ impl CaBundle {
     async fn keep(&mut self) {
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let named = watcher::Config::default().fields(&format!("metadata.name={WEBHOOK}"));
-        let mut events = watcher(api.clone(), named).boxed();
-        let mut watching = true;
-        loop {
-            let Some(anchors) = self.first_anchors().await else {
-                return std::future::pending().await;
-            };
+        let mut sight = Sight::Watch(watcher(api.clone(), named).default_backoff().boxed());
+        let mut repaired: Option<Instant> = None;
+        while let Some(anchors) = self.first_anchors().await {
             self.write(&api, &anchors).await;
-            let cause = loop {
-                tokio::select! {
-                    biased;
-                    changed = self.anchors.changed() => match changed {
-                        Ok(()) => break Cause::AnchorsChanged,
-                        Err(_closed) => return std::future::pending().await,
-                    },
-                    event = events.next(), if watching => match observe(event, &anchors) {
-                        Seen::Same => {}
-                        Seen::Different => break Cause::ObjectDiffers,
-                        Seen::Nothing { error } => {
-                            watching = false;
-                            tracing::warn!(name = WEBHOOK, error, "the webhook configuration cannot be watched, writing it regularly");
-                        }
-                    },
-                    () = sleep(REWRITE), if !watching => break Cause::TimePassed,
+            match self.next_cause(&mut sight, &anchors).await {
+                None => break,
+                Some(Cause::AnchorsChanged) => tracing::info!("trust anchors changed"),
+                Some(Cause::TimePassed) => tracing::debug!(name = WEBHOOK, "writing the trust anchors again"),
+                Some(Cause::ObjectDiffers) => {
+                    tracing::warn!(name = WEBHOOK, "the webhook configuration lacks our trust anchors, writing them");
+                    if let Some(last) = repaired {
+                        sleep_until(last + REPAIR_PAUSE).await;
+                    }
+                    repaired = Some(Instant::now());
                 }
-            };
-            match cause {
-                Cause::AnchorsChanged => tracing::info!("trust anchors changed"),
-                Cause::ObjectDiffers => tracing::warn!(name = WEBHOOK, "the webhook configuration lost our trust anchors"),
-                Cause::TimePassed => tracing::debug!(name = WEBHOOK, "writing the trust anchors again"),
+            }
+        }
+        // The identity's task is gone and the process ends for that reason.
+        std::future::pending().await
+    }
+
+    /// Waits until a write is needed; `None` when anchors can no longer change.
+    async fn next_cause(&mut self, sight: &mut Sight, anchors: &TrustAnchors) -> Option<Cause> {
+        loop {
+            tokio::select! {
+                biased;
+                changed = self.anchors.changed() => return changed.ok().map(|()| Cause::AnchorsChanged),
+                seen = sight.next(anchors) => match seen {
+                    Seen::Same => {}
+                    Seen::Different => return Some(Cause::ObjectDiffers),
+                    Seen::TimePassed => return Some(Cause::TimePassed),
+                    Seen::Nothing { error } => {
+                        tracing::warn!(
+                            name = WEBHOOK,
+                            error,
+                            "the webhook configuration cannot be watched, writing it regularly"
+                        );
+                        *sight = Sight::Blind;
+                    }
+                },
             }
         }
     }
@@ -133,22 +149,38 @@ async fn write(api: &Api<MutatingWebhookConfiguration>, pem: &[u8]) -> Result<()
     api.patch_metadata(WEBHOOK, &PatchParams::default(), &patch).await.map(|_| ())
 }
 
-/// What a watch event says about the object.
+/// How changes by others are noticed.
+enum Sight {
+    Watch(BoxStream<'static, watcher::Result<Event<MutatingWebhookConfiguration>>>),
+    Blind,
+}
+
+/// What was noticed.
 enum Seen {
     Same,
     Different,
+    TimePassed,
     Nothing { error: String },
 }
 
-fn observe(
-    event: Option<watcher::Result<Event<MutatingWebhookConfiguration>>>,
-    anchors: &TrustAnchors,
-) -> Seen {
+impl Sight {
+    async fn next(&mut self, anchors: &TrustAnchors) -> Seen {
+        match self {
+            Self::Watch(events) => observe(events.next().await, anchors),
+            Self::Blind => {
+                sleep(REWRITE).await;
+                Seen::TimePassed
+            }
+        }
+    }
+}
+
+fn observe(event: Option<watcher::Result<Event<MutatingWebhookConfiguration>>>, anchors: &TrustAnchors) -> Seen {
     match event {
         Some(Ok(Event::Apply(object) | Event::InitApply(object))) => compare(&object, anchors),
         Some(Ok(Event::Delete(_) | Event::Init | Event::InitDone)) => Seen::Same,
         Some(Err(error)) if is_final(&error) => Seen::Nothing { error: error.to_string() },
-        // The watcher reconnects by itself, with its own pauses.
+        // The watcher reconnects by itself, with growing pauses.
         Some(Err(error)) => {
             tracing::debug!(%error, name = WEBHOOK, "watch interrupted");
             Seen::Same
@@ -160,17 +192,19 @@ fn observe(
 fn compare(object: &MutatingWebhookConfiguration, anchors: &TrustAnchors) -> Seen {
     let ours = object.webhooks.iter().flatten().next();
     let bundle = ours.and_then(|webhook| webhook.client_config.ca_bundle.as_ref());
-    if bundle.is_some_and(|bundle| bundle.0 == anchors.pem().as_ref()) { Seen::Same } else { Seen::Different }
+    if bundle.is_some_and(|bundle| covers(&bundle.0, anchors.pem())) { Seen::Same } else { Seen::Different }
 }
 
 /// The API server will not let us watch, now or later.
 fn is_final(error: &watcher::Error) -> bool {
-    let status = |error: &kube::Error| matches!(error, kube::Error::Api(status) if [401, 403, 404, 405].contains(&status.code));
+    const REFUSALS: [u16; 4] = [401, 403, 404, 405];
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => status(error),
-        watcher::Error::WatchError(status) => [401, 403, 405].contains(&status.code),
-        _ => false,
+        | watcher::Error::WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if REFUSALS.contains(&status.code))
+        }
+        watcher::Error::WatchError(status) => REFUSALS.contains(&status.code),
+        watcher::Error::NoResourceVersion => true,
     }
 }

@@ -75,7 +75,10 @@ impl Cluster {
                 return Mtls::On;
             }
             Err(_elapsed) => {
-                tracing::error!(name = SYSTEM_CONFIGURATION, "no answer about the system configuration, taking mTLS as enabled");
+                tracing::error!(
+                    name = SYSTEM_CONFIGURATION,
+                    "no answer about the system configuration, taking mTLS as enabled"
+                );
                 return Mtls::On;
             }
         };

@@ -51,7 +51,7 @@ pub async fn until_endpoints_moved(service: &Target, arrivals: &Arrivals) {
         if quiet >= QUIET {
             return;
         }
-        sleep((QUIET - quiet).min(MOST.saturating_sub(start.elapsed()))).await;
+        sleep(QUIET.saturating_sub(quiet).min(MOST.saturating_sub(start.elapsed()))).await;
     }
 }
 

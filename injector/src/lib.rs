@@ -35,8 +35,8 @@ use runtime::{
 };
 
 use crate::{
-    args::Config, ca_bundle::CaBundle, cluster::Cluster, core::callers::Callers, departure::Arrivals,
-    metrics::Metrics, webhook::Webhook,
+    args::Config, ca_bundle::CaBundle, cluster::Cluster, core::callers::Callers, departure::Arrivals, metrics::Metrics,
+    webhook::Webhook,
 };
 
 /// From the signal to the end: leaving the endpoints (15 s at most), draining (5 s), and slack.
@@ -178,4 +178,38 @@ fn effective_user() -> Option<u32> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use identity::workload::KeyKind;
+
+    use super::*;
+    use crate::args::{Args, Given};
+
+    fn config(more: &'static [(&'static str, &'static str)]) -> Config {
+        let variable = |name: &str| {
+            let pairs = [("NAMESPACE", "dapr-system"), ("SIDECAR_IMAGE", "daprd")];
+            let found = pairs.iter().chain(more).find(|(found, _)| *found == name)?;
+            Some(found.1.to_owned())
+        };
+        let given = Given { variable: &variable, resolv_conf: &|| Ok(String::new()) };
+        Config::new(Args::parse_from(["injector"]), &given).unwrap()
+    }
+
+    #[test]
+    fn the_injector_asks_for_an_rsa_certificate_of_its_own_name() {
+        let options = workload_options(&config(&[]));
+        assert_eq!(options.key, KeyKind::Rsa2048);
+        assert_eq!(options.app_id.as_str(), "dapr-injector");
+        assert_eq!(options.sentry_id().to_string(), "spiffe://cluster.local/ns/dapr-system/dapr-sentry");
+        let renamed = workload_options(&config(&[("SENTRY_LOCAL_IDENTITY", "other")]));
+        assert_eq!(renamed.app_id.as_str(), "other");
+    }
+
+    #[test]
+    fn the_effective_user_is_known_here() {
+        assert!(effective_user().is_some());
+    }
 }

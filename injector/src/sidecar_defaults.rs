@@ -34,8 +34,8 @@ pub fn cluster_domain(
 /// The alphabetically first entry of the last `search` line.
 fn first_search_domain(text: &str) -> Option<&str> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    let search = lines.filter_map(|line| line.strip_prefix("search")).filter(|rest| rest.starts_with([' ', '\t']));
-    search.last()?.split_whitespace().min()
+    let mut search = lines.filter_map(|line| line.strip_prefix("search")).filter(|rest| rest.starts_with([' ', '\t']));
+    search.next_back()?.split_whitespace().min()
 }
 
 /// The tolerations in `json`; text that is no list of them is ignored with a warning.
@@ -48,7 +48,8 @@ pub fn parse_tolerations(json: &str, warnings: &mut Vec<String>) -> Vec<Tolerati
     match tolerations(json).or_else(|error| tolerations(&json.replace("\\\"", "\"")).map_err(|_| error)) {
         Ok(tolerations) => tolerations,
         Err(error) => {
-            warnings.push(format!("IGNORE_ENTRYPOINT_TOLERATIONS is ignored: {json:?} is no list of tolerations: {error}"));
+            warnings
+                .push(format!("IGNORE_ENTRYPOINT_TOLERATIONS is ignored: {json:?} is no list of tolerations: {error}"));
             Vec::new()
         }
     }

@@ -74,11 +74,9 @@ impl InjectError {
     /// see and tools match.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Object(_)
-            | Self::NoRequest
-            | Self::NoTrustAnchors
-            | Self::Components(_)
-            | Self::Refused(_) => Verdict::Deny { message: self.to_string() },
+            Self::Object(_) | Self::NoRequest | Self::NoTrustAnchors | Self::Components(_) | Self::Refused(_) => {
+                Verdict::Deny { message: self.to_string() }
+            }
         }
     }
 }

@@ -222,11 +222,7 @@ impl Webhook {
         namespace: &str,
     ) -> Result<(Patch, Vec<String>), InjectError> {
         let anchors = self.anchors.borrow().clone().ok_or(InjectError::NoTrustAnchors)?;
-        let components = if needs_components(pod) {
-            self.cluster.components(namespace).await?
-        } else {
-            Vec::new()
-        };
+        let components = if needs_components(pod) { self.cluster.components(namespace).await? } else { Vec::new() };
         let settings = Settings {
             install: &self.install,
             namespace,

@@ -1,4 +1,5 @@
 //! Flags and environment as the chart and people give them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
 
@@ -31,9 +32,19 @@ fn the_flags_are_consistent_and_their_help_is_complete() {
     Args::command().debug_assert();
     let help = runtime::args::command::<Args>("injector").render_long_help().to_string();
     for flag in [
-        "--port", "--listen-address", "--scheduler-enabled", "--healthz-port", "--healthz-listen-address",
-        "--metrics-port", "--metrics-listen-address", "--enable-metrics", "--kubeconfig", "--log-level",
-        "--log-as-json", "--log-file", "DAPRCP_INJECTOR_SIDECAR_RESOURCES",
+        "--port",
+        "--listen-address",
+        "--scheduler-enabled",
+        "--healthz-port",
+        "--healthz-listen-address",
+        "--metrics-port",
+        "--metrics-listen-address",
+        "--enable-metrics",
+        "--kubeconfig",
+        "--log-level",
+        "--log-as-json",
+        "--log-file",
+        "DAPRCP_INJECTOR_SIDECAR_RESOURCES",
     ] {
         assert!(help.contains(flag), "{flag}");
     }
@@ -41,7 +52,16 @@ fn the_flags_are_consistent_and_their_help_is_complete() {
 
 #[test]
 fn the_charts_arguments_are_understood() {
-    let flags = ["--log-level", "info", "--enable-metrics", "--metrics-port", "9090", "--healthz-port", "8080", "--scheduler-enabled=false"];
+    let flags = [
+        "--log-level",
+        "info",
+        "--enable-metrics",
+        "--metrics-port",
+        "9090",
+        "--healthz-port",
+        "8080",
+        "--scheduler-enabled=false",
+    ];
     let config = config(&chart_env(), &flags).unwrap();
     assert!(!config.install.scheduler);
     assert_eq!((config.args.port, config.args.health.healthz_port), (4000, 8080));
@@ -104,7 +124,8 @@ fn booleans_are_truthy_words_with_their_own_defaults() {
 
 #[test]
 fn the_deprecated_variable_still_works_and_warns() {
-    let env = with(&[("ALLOWED_SERVICE_ACCOUNTS_PREFIX_NAMES", Some("a*:b*")), ("ALLOWED_SERVICE_ACCOUNTS", Some("c:d"))]);
+    let env =
+        with(&[("ALLOWED_SERVICE_ACCOUNTS_PREFIX_NAMES", Some("a*:b*")), ("ALLOWED_SERVICE_ACCOUNTS", Some("c:d"))]);
     let config = config(&env, &[]).unwrap();
     assert_eq!(config.patterns.len(), 2);
     assert_eq!(config.accounts[0], ("c".to_owned(), "d".to_owned()));

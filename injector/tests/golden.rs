@@ -3,6 +3,7 @@
 //! Every case must get the same answer, warnings apart, except those listed in
 //! `golden/differences.json` with the reason and our answer. A listed case that stops
 //! differing fails too. Our warnings, which upstream has none of, are in `golden/warnings.txt`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
 
@@ -126,15 +127,21 @@ fn api_server(case: &Case) -> support::ApiServer {
         .collect();
     Arc::new(move |method, path| match (method, path.split('?').next().unwrap_or_default()) {
         ("GET", path) if path.ends_with("/configurations/daprsystem") => match mtls {
-            Some(enabled) => (200, json!({
-                "apiVersion": "dapr.io/v1alpha1", "kind": "Configuration",
-                "metadata": {"name": "daprsystem"}, "spec": {"mtls": {"enabled": enabled}},
-            })),
+            Some(enabled) => (
+                200,
+                json!({
+                    "apiVersion": "dapr.io/v1alpha1", "kind": "Configuration",
+                    "metadata": {"name": "daprsystem"}, "spec": {"mtls": {"enabled": enabled}},
+                }),
+            ),
             None => not_found(),
         },
-        ("GET", "/apis/dapr.io/v1alpha1/namespaces/shop/components") => (200, json!({
-            "apiVersion": "dapr.io/v1alpha1", "kind": "ComponentList", "metadata": {}, "items": components,
-        })),
+        ("GET", "/apis/dapr.io/v1alpha1/namespaces/shop/components") => (
+            200,
+            json!({
+                "apiVersion": "dapr.io/v1alpha1", "kind": "ComponentList", "metadata": {}, "items": components,
+            }),
+        ),
         other => panic!("unexpected call {other:?}"),
     })
 }
@@ -156,7 +163,9 @@ async fn every_answer_is_upstreams_except_the_listed_differences() {
         }
         let theirs = &upstream.cases[&case.name];
         match differences.get_mut(&case.name) {
-            None if ours != *theirs => writeln!(wrong, "{}\n  upstream: {theirs}\n  ours:     {ours}", case.name).unwrap(),
+            None if ours != *theirs => {
+                writeln!(wrong, "{}\n  upstream: {theirs}\n  ours:     {ours}", case.name).unwrap()
+            }
             Some(_) if ours == *theirs => writeln!(wrong, "{}: no longer a difference", case.name).unwrap(),
             Some(difference) if std::env::var_os("UPDATE_GOLDEN").is_some() => difference.ours = ours,
             Some(difference) if ours != difference.ours => {

@@ -1,5 +1,6 @@
 //! Properties of the patch: injecting twice is injecting once, nothing is lost, any
 //! annotation is answered, and the same pod gives the same bytes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
 
@@ -16,18 +17,59 @@ use serde_json::{Value, json};
 use support::{chart_env, config};
 
 const KEYS: &[&str] = &[
-    "app-port", "app-protocol", "app-ssl", "app-channel-address", "app-max-concurrency", "config", "log-level",
-    "log-as-json", "enable-api-logging", "enable-profiling", "enable-metrics", "metrics-port", "grpc-port",
-    "internal-grpc-port", "sidecar-listen-addresses", "enable-debug", "debug-port", "env", "env-from-secret",
-    "api-token-secret", "app-token-secret", "sidecar-cpu-request", "sidecar-cpu-limit", "sidecar-memory-request",
-    "sidecar-memory-limit", "sidecar-liveness-probe-delay-seconds", "sidecar-readiness-probe-threshold",
-    "sidecar-image", "sidecar-seccomp-profile-type", "http-max-request-size", "max-body-size",
-    "http-read-buffer-size", "read-buffer-size", "graceful-shutdown-seconds", "block-shutdown-duration",
-    "unix-domain-socket-path", "volume-mounts", "volume-mounts-rw", "disable-builtin-k8s-secret-store",
-    "enable-app-health-check", "app-health-check-path", "app-health-probe-interval", "app-binding-options-timeout",
-    "placement-host-address", "scheduler-host-address", "actors-disseminate-timeout", "disable-init-endpoints",
-    "sentry-request-jwt-audiences", "pluggable-components", "pluggable-components-sockets-folder",
-    "inject-pluggable-components", "enable-native-sidecar", "novelty",
+    "app-port",
+    "app-protocol",
+    "app-ssl",
+    "app-channel-address",
+    "app-max-concurrency",
+    "config",
+    "log-level",
+    "log-as-json",
+    "enable-api-logging",
+    "enable-profiling",
+    "enable-metrics",
+    "metrics-port",
+    "grpc-port",
+    "internal-grpc-port",
+    "sidecar-listen-addresses",
+    "enable-debug",
+    "debug-port",
+    "env",
+    "env-from-secret",
+    "api-token-secret",
+    "app-token-secret",
+    "sidecar-cpu-request",
+    "sidecar-cpu-limit",
+    "sidecar-memory-request",
+    "sidecar-memory-limit",
+    "sidecar-liveness-probe-delay-seconds",
+    "sidecar-readiness-probe-threshold",
+    "sidecar-image",
+    "sidecar-seccomp-profile-type",
+    "http-max-request-size",
+    "max-body-size",
+    "http-read-buffer-size",
+    "read-buffer-size",
+    "graceful-shutdown-seconds",
+    "block-shutdown-duration",
+    "unix-domain-socket-path",
+    "volume-mounts",
+    "volume-mounts-rw",
+    "disable-builtin-k8s-secret-store",
+    "enable-app-health-check",
+    "app-health-check-path",
+    "app-health-probe-interval",
+    "app-binding-options-timeout",
+    "placement-host-address",
+    "scheduler-host-address",
+    "actors-disseminate-timeout",
+    "disable-init-endpoints",
+    "sentry-request-jwt-audiences",
+    "pluggable-components",
+    "pluggable-components-sockets-folder",
+    "inject-pluggable-components",
+    "enable-native-sidecar",
+    "novelty",
 ];
 
 fn value() -> impl Strategy<Value = String> {
@@ -47,7 +89,8 @@ fn container() -> impl Strategy<Value = Value> {
     let env = proptest::option::of(proptest::collection::vec("(DAPR_HTTP_PORT|APP_PROTOCOL|X)", 0..3));
     let mounts = proptest::option::of(proptest::collection::vec("(v1|v2|dapr-unix-domain-socket)", 0..2));
     ("(app|comp|side)[0-9]?", env, mounts).prop_map(|(name, env, mounts)| {
-        let env = env.map(|names| names.into_iter().map(|name| json!({"name": name, "value": "1"})).collect::<Vec<_>>());
+        let env =
+            env.map(|names| names.into_iter().map(|name| json!({"name": name, "value": "1"})).collect::<Vec<_>>());
         let mounts = mounts.map(|names| {
             names.into_iter().map(|name| json!({"name": name, "mountPath": format!("/{name}")})).collect::<Vec<_>>()
         });
@@ -57,7 +100,10 @@ fn container() -> impl Strategy<Value = Value> {
 
 fn pod() -> impl Strategy<Value = Value> {
     let annotations = proptest::collection::btree_map(proptest::sample::select(KEYS), value(), 0..12);
-    let volumes = proptest::option::of(proptest::collection::vec("(v1|v2|dapr-identity-token|dapr-components-unix-domain-socket)", 0..3));
+    let volumes = proptest::option::of(proptest::collection::vec(
+        "(v1|v2|dapr-identity-token|dapr-components-unix-domain-socket)",
+        0..3,
+    ));
     let labels = proptest::option::of(proptest::collection::btree_map("[a-z]{1,5}", "[a-z]{1,5}", 0..3));
     let containers = proptest::collection::vec(container(), 0..4);
     let init = proptest::option::of(proptest::collection::vec(container(), 0..2));
@@ -66,9 +112,8 @@ fn pod() -> impl Strategy<Value = Value> {
             annotations.into_iter().map(|(key, value)| (format!("dapr.io/{key}"), value)).collect();
         all.insert("dapr.io/enabled".to_owned(), "true".to_owned());
         all.insert("dapr.io/app-id".to_owned(), "app".to_owned());
-        let volumes = volumes.map(|names| {
-            names.into_iter().map(|name| json!({"name": name, "emptyDir": {}})).collect::<Vec<_>>()
-        });
+        let volumes = volumes
+            .map(|names| names.into_iter().map(|name| json!({"name": name, "emptyDir": {}})).collect::<Vec<_>>());
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"annotations": all, "labels": labels, "futureField": "kept"},
@@ -84,7 +129,10 @@ fn components() -> Vec<ComponentResource> {
         scopes: Vec::new(),
     };
     vec![
-        component("c1", r#"{"image":"i1","volumeMounts":[{"name":"new","mountPath":"/n"},{"name":"v1","mountPath":"/v"}]}"#),
+        component(
+            "c1",
+            r#"{"image":"i1","volumeMounts":[{"name":"new","mountPath":"/n"},{"name":"v1","mountPath":"/v"}]}"#,
+        ),
         component("app", r#"{"image":"i2"}"#),
         component("c3", "nonsense"),
     ]

@@ -1,4 +1,5 @@
 //! The webhook as the API server, and anyone else who reaches the port, meets it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
 
@@ -41,7 +42,8 @@ const CONTROLLER: &str = "system:serviceaccount:kube-system:replicaset-controlle
 
 async fn answer_from(server: ApiServer, body: String) -> Value {
     let (config, anchors) = settings();
-    let (status, content_type, body) = ask(&routes(&config, anchors, server), "/mutate", "application/json", body).await;
+    let (status, content_type, body) =
+        ask(&routes(&config, anchors, server), "/mutate", "application/json", body).await;
     assert_eq!((status, content_type.as_str()), (200, "application/json"));
     serde_json::from_slice(&body).unwrap()
 }
@@ -77,7 +79,12 @@ async fn no_trust_anchors_means_no_sidecar_and_no_pod() {
 
 #[tokio::test]
 async fn an_unreadable_system_configuration_means_mtls() {
-    for server in [failure(500, "InternalError"), failure(403, "Forbidden"), (200, json!({"spec": {"mtls": {}}})), (200, json!("?"))] {
+    for server in [
+        failure(500, "InternalError"),
+        failure(403, "Forbidden"),
+        (200, json!({"spec": {"mtls": {}}})),
+        (200, json!("?")),
+    ] {
         let server: ApiServer = Arc::new(move |_, _| server.clone());
         let enabled = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "a"});
         let mut answer = answer_from(server, review(&enabled, CONTROLLER)).await;
@@ -88,8 +95,10 @@ async fn an_unreadable_system_configuration_means_mtls() {
 
 #[tokio::test]
 async fn components_that_cannot_be_listed_deny_the_pod_that_needs_them() {
-    let server: ApiServer = Arc::new(|_, path| if path.contains("components") { failure(500, "boom") } else { not_found() });
-    let wants = json!({"dapr.io/enabled": "true", "dapr.io/app-id": "a", "dapr.io/inject-pluggable-components": "true"});
+    let server: ApiServer =
+        Arc::new(|_, path| if path.contains("components") { failure(500, "boom") } else { not_found() });
+    let wants =
+        json!({"dapr.io/enabled": "true", "dapr.io/app-id": "a", "dapr.io/inject-pluggable-components": "true"});
     let answer = answer_from(server.clone(), review(&wants, CONTROLLER)).await;
     let message = answer["response"]["status"]["message"].as_str().unwrap();
     assert!(message.starts_with("error when fetching components: "), "{message}");
@@ -146,7 +155,9 @@ async fn a_broken_body_counts_as_none() {
 
 #[tokio::test]
 async fn a_review_that_asks_nothing_is_denied() {
-    let answer = answer_from(no_objects(), json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}).to_string()).await;
+    let answer =
+        answer_from(no_objects(), json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}).to_string())
+            .await;
     assert_eq!(answer["response"]["allowed"], false);
     assert_eq!(answer["kind"], "AdmissionReview");
 }
@@ -154,7 +165,8 @@ async fn a_review_that_asks_nothing_is_denied() {
 #[tokio::test]
 async fn deeply_nested_bodies_do_not_overflow_the_stack() {
     let nested = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-    let object = json!({"request": {"uid": "u", "kind": {"kind": "Pod"}, "userInfo": {"username": CONTROLLER}}}).to_string();
+    let object =
+        json!({"request": {"uid": "u", "kind": {"kind": "Pod"}, "userInfo": {"username": CONTROLLER}}}).to_string();
     let inside = object.replace("\"kind\":{\"kind\"", &format!("\"object\":{nested},\"kind\":{{\"kind\""));
     for body in [nested, inside] {
         assert_eq!(answer_from(no_objects(), body).await["response"]["allowed"], false);

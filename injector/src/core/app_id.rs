@@ -88,8 +88,7 @@ mod tests {
     fn pod(annotation: Option<&str>, name: Option<&str>) -> Pod {
         let mut pod = Pod::default();
         pod.metadata.name = name.map(Into::into);
-        pod.metadata.annotations =
-            annotation.map(|id| BTreeMap::from([(APP_ID.to_owned(), id.to_owned())]));
+        pod.metadata.annotations = annotation.map(|id| BTreeMap::from([(APP_ID.to_owned(), id.to_owned())]));
         pod
     }
 

@@ -86,8 +86,7 @@ impl AccountPattern {
             return Err(PatternError::Empty);
         }
         let glob = |half, text: &str| {
-            Glob::parse(text)
-                .map_err(|source| PatternError::Glob { half, pattern: text.to_owned(), source })
+            Glob::parse(text).map_err(|source| PatternError::Glob { half, pattern: text.to_owned(), source })
         };
         Ok(Self { namespace: glob("namespace", namespace)?, name: glob("service account", name)? })
     }
@@ -100,6 +99,7 @@ impl AccountPattern {
 
 impl Callers {
     /// The built-in controllers and `patterns`.
+    #[expect(clippy::missing_panics_doc, reason = "the built-in patterns are constants that a test parses")]
     pub fn new(patterns: Vec<AccountPattern>) -> Self {
         let built_in = BUILT_IN.iter().map(|pattern| {
             AccountPattern::parse(pattern).expect("the built-in patterns are well-formed: a test parses them")

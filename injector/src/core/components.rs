@@ -52,8 +52,7 @@ pub fn injectable(
                 continue;
             }
         };
-        let in_scope =
-            component.scopes.is_empty() || component.scopes.iter().any(|scope| scope == app_id.as_str());
+        let in_scope = component.scopes.is_empty() || component.scopes.iter().any(|scope| scope == app_id.as_str());
         if !in_scope || !images.insert(container.image.clone().unwrap_or_default()) {
             continue;
         }
@@ -67,12 +66,7 @@ pub fn injectable(
 
 /// Completes `containers` with the sockets folder at `sockets_folder`, and finds the volumes
 /// that they mount and nobody declares. Names the pod already uses are left out.
-pub fn additions(
-    pod: &Pod,
-    containers: Vec<Container>,
-    sockets_folder: &str,
-    warnings: &mut Vec<String>,
-) -> Additions {
+pub fn additions(pod: &Pod, containers: Vec<Container>, sockets_folder: &str, warnings: &mut Vec<String>) -> Additions {
     let mut names: BTreeSet<String> = pod_container_names(pod).collect();
     let mut declared = BTreeSet::new();
     let mut additions = Additions::default();

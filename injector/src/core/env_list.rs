@@ -42,10 +42,7 @@ pub fn secret_source(value: &str) -> Option<SecretSource<'_>> {
 
 /// The `volume:path` pairs of a mount annotation; entries of any other form are dropped.
 pub fn mounts(list: &str) -> Vec<(&str, &str)> {
-    list.split(',')
-        .filter_map(|entry| entry.trim().split_once(':'))
-        .filter(|(_, path)| !path.contains(':'))
-        .collect()
+    list.split(',').filter_map(|entry| entry.trim().split_once(':')).filter(|(_, path)| !path.contains(':')).collect()
 }
 
 fn split(list: &str) -> Vec<&str> {

@@ -53,12 +53,12 @@ impl Flags {
         }
     }
 
-    fn pair(&mut self, flag: &str, value: impl ToString) {
+    fn pair(&mut self, flag: &str, value: impl std::fmt::Display) {
         self.word(flag);
-        self.word(value.to_string());
+        self.word(format!("{value}"));
     }
 
-    fn maybe(&mut self, flag: &str, value: Option<impl ToString>) {
+    fn maybe(&mut self, flag: &str, value: Option<impl std::fmt::Display>) {
         if let Some(value) = value {
             self.pair(flag, value);
         }

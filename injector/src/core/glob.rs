@@ -81,9 +81,7 @@ impl Token {
             Self::Literal(wanted) => *wanted == c,
             Self::AnyOne => c != '/',
             Self::AnyRun => false,
-            Self::Class { negated, ranges } => {
-                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
-            }
+            Self::Class { negated, ranges } => ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod annotations;
 pub mod app_id;
+pub mod bundle;
 pub mod callers;
 pub mod components;
 pub mod env_list;

@@ -219,10 +219,8 @@ impl SignalOptions {
 
 impl LifecycleOptions {
     fn read(reader: &mut Reader<'_>) -> Self {
-        let liveness =
-            ProbeTimes { delay_seconds: 180, timeout_seconds: 3, period_seconds: 10, threshold: 5 };
-        let readiness =
-            ProbeTimes { delay_seconds: 1, timeout_seconds: 1, period_seconds: 1, threshold: 5 };
+        let liveness = ProbeTimes { delay_seconds: 180, timeout_seconds: 3, period_seconds: 10, threshold: 5 };
+        let readiness = ProbeTimes { delay_seconds: 1, timeout_seconds: 1, period_seconds: 1, threshold: 5 };
         Self {
             graceful_shutdown_seconds: reader.int("graceful-shutdown-seconds", -1),
             block_shutdown_duration: reader.opt_flag_text("block-shutdown-duration"),

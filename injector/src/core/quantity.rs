@@ -82,9 +82,7 @@ fn scan(text: &str) -> Result<Scanned<'_>, QuantityError> {
         Some(fraction) => split_digits(fraction),
         None => ("", rest),
     };
-    let letters_end = suffix
-        .find(|c: char| !"eEinumkKMGTP".contains(c))
-        .unwrap_or(suffix.len());
+    let letters_end = suffix.find(|c: char| !"eEinumkKMGTP".contains(c)).unwrap_or(suffix.len());
     let exponent = &suffix[letters_end..];
     let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
     if !exponent.bytes().all(|b| b.is_ascii_digit()) {
@@ -128,13 +126,7 @@ fn interpret(suffix: &str) -> Result<(Format, i32), QuantityError> {
 }
 
 /// Upstream's fast path: small numbers already in canonical form keep the text given.
-fn keeps_its_text(
-    format: Format,
-    exponent: i32,
-    scanned: &Scanned<'_>,
-    digits: &str,
-    value: i128,
-) -> bool {
+fn keeps_its_text(format: Format, exponent: i32, scanned: &Scanned<'_>, digits: &str, value: i128) -> bool {
     let length = i32::try_from(digits.len()).unwrap_or(i32::MAX);
     let places = i32::try_from(scanned.denom.len()).unwrap_or(i32::MAX);
     match format {
@@ -144,11 +136,7 @@ fn keeps_its_text(
         }
         Format::DecimalSi | Format::DecimalExponent => {
             let scale = exponent - places;
-            length <= 18
-                && scale >= NANO
-                && scale % 3 == 0
-                && !digits.ends_with("000")
-                && !digits.starts_with('0')
+            length <= 18 && scale >= NANO && scale % 3 == 0 && !digits.ends_with("000") && !digits.starts_with('0')
         }
     }
 }
@@ -165,11 +153,7 @@ fn round_up_to_nano(mut mantissa: i128, mut scale: i32) -> (i128, i32) {
 /// The value if it is a whole number.
 fn whole(mantissa: i128, scale: i32) -> Option<i128> {
     let power = 10i128.checked_pow(scale.unsigned_abs())?;
-    if scale >= 0 {
-        mantissa.checked_mul(power)
-    } else {
-        (mantissa % power == 0).then(|| mantissa / power)
-    }
+    if scale >= 0 { mantissa.checked_mul(power) } else { (mantissa % power == 0).then(|| mantissa / power) }
 }
 
 fn print_binary(mut value: i128) -> String {

@@ -124,11 +124,7 @@ impl Review {
     /// The answer `verdict` to this review.
     pub fn answer(&self, verdict: Verdict) -> Answer {
         let uid = self.request.as_ref().and_then(|request| request.uid.clone()).unwrap_or_default();
-        Answer {
-            kind: self.kind.clone(),
-            api_version: self.api_version.clone(),
-            response: Response::new(uid, verdict),
-        }
+        Answer { kind: self.kind.clone(), api_version: self.api_version.clone(), response: Response::new(uid, verdict) }
     }
 }
 
@@ -240,6 +236,7 @@ impl Answer {
     }
 
     /// The body of the HTTP answer.
+    #[expect(clippy::missing_panics_doc, reason = "plain JSON can always be written")]
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("an answer holds text, flags and lists of text only")
     }
@@ -250,9 +247,7 @@ impl Response {
         let allowed = Self { uid, allowed: true, status: None, patch: None, patch_type: None, warnings: Vec::new() };
         match verdict {
             Verdict::Pass { warnings } => Self { warnings: shortened(warnings), ..allowed },
-            Verdict::Patch { patch, warnings } if patch.is_empty() => {
-                Self { warnings: shortened(warnings), ..allowed }
-            }
+            Verdict::Patch { patch, warnings } if patch.is_empty() => Self { warnings: shortened(warnings), ..allowed },
             Verdict::Patch { patch, warnings } => Self {
                 patch: Some(patch.to_base64()),
                 patch_type: Some("JSONPatch"),
@@ -335,12 +330,14 @@ mod tests {
     #[test]
     fn the_answer_repeats_version_kind_and_uid() {
         let review = |text: &str| Review::parse(text.as_bytes()).unwrap();
-        let answer = |review: Review, verdict| -> Value {
-            serde_json::from_slice(&review.answer(verdict).to_json()).unwrap()
-        };
+        let answer =
+            |review: Review, verdict| -> Value { serde_json::from_slice(&review.answer(verdict).to_json()).unwrap() };
         let pass = || Verdict::Pass { warnings: Vec::new() };
         assert_eq!(
-            answer(review(r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview","request":{"uid":"u"}}"#), pass()),
+            answer(
+                review(r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview","request":{"uid":"u"}}"#),
+                pass()
+            ),
             json!({"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview","response":{"uid":"u","allowed":true}})
         );
         assert_eq!(answer(review("{}"), pass()), json!({"response":{"uid":"","allowed":true}}));

@@ -120,7 +120,6 @@ pub enum Actors {
 
 /// The parts of the security context that an installation fixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent switches of Kubernetes' own")]
 pub struct Security {
     /// `runAsNonRoot`.
     pub run_as_non_root: bool,

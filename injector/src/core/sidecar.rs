@@ -2,9 +2,9 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-        Pod, Probe, SeccompProfile, SecretKeySelector, SecurityContext, TCPSocketAction, Toleration,
-        VolumeMount, WindowsSecurityContextOptions,
+        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, Pod, Probe,
+        SeccompProfile, SecretKeySelector, SecurityContext, TCPSocketAction, Toleration, VolumeMount,
+        WindowsSecurityContextOptions,
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -107,9 +107,8 @@ fn tolerates_any(wanted: &[Toleration], found: &[Toleration]) -> bool {
 
 /// Equal in every field, where absent text equals empty text. A duration never equals one.
 fn same_toleration(a: &Toleration, b: &Toleration) -> bool {
-    let texts = |t: &Toleration| {
-        [&t.key, &t.operator, &t.value, &t.effect].map(|text| text.clone().unwrap_or_default())
-    };
+    let texts =
+        |t: &Toleration| [&t.key, &t.operator, &t.value, &t.effect].map(|text| text.clone().unwrap_or_default());
     texts(a) == texts(b) && a.toleration_seconds.is_none() && b.toleration_seconds.is_none()
 }
 
@@ -170,8 +169,7 @@ fn from_field(name: &str, path: &str) -> EnvVar {
 }
 
 fn from_secret(name: &str, secret: &str, key: &str) -> EnvVar {
-    let selector =
-        SecretKeySelector { name: secret.to_owned(), key: key.to_owned(), ..SecretKeySelector::default() };
+    let selector = SecretKeySelector { name: secret.to_owned(), key: key.to_owned(), ..SecretKeySelector::default() };
     let source = EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() };
     EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
 }
@@ -190,10 +188,11 @@ fn security_context(options: &Options, install: &Install, env: &[EnvVar]) -> Sec
         run_as_group: fixed.run_as_group,
         ..SecurityContext::default()
     };
-    context.seccomp_profile = options.container.seccomp_profile.as_ref().map(|profile| SeccompProfile {
-        type_: profile.clone(),
-        localhost_profile: None,
-    });
+    context.seccomp_profile = options
+        .container
+        .seccomp_profile
+        .as_ref()
+        .map(|profile| SeccompProfile { type_: profile.clone(), localhost_profile: None });
     if fixed.drop_all_capabilities {
         context.capabilities = Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None });
     }

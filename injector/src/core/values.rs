@@ -5,10 +5,7 @@
 
 /// Whether `text` means yes: `y`, `yes`, `true`, `t`, `on` or `1`, trimmed, in any case.
 pub fn is_truthy(text: &str) -> bool {
-    matches!(
-        text.trim().to_lowercase().as_str(),
-        "y" | "yes" | "true" | "t" | "on" | "1"
-    )
+    matches!(text.trim().to_lowercase().as_str(), "y" | "yes" | "true" | "t" | "on" | "1")
 }
 
 /// As [`is_truthy`], but empty text means yes.

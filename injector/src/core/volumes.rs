@@ -28,10 +28,7 @@ pub fn token_volume(sentry_id: &str) -> Volume {
     let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
     Volume {
         name: TOKEN_VOLUME.to_owned(),
-        projected: Some(ProjectedVolumeSource {
-            default_mode: Some(TOKEN_MODE),
-            sources: Some(vec![source]),
-        }),
+        projected: Some(ProjectedVolumeSource { default_mode: Some(TOKEN_MODE), sources: Some(vec![source]) }),
         ..Volume::default()
     }
 }
@@ -49,11 +46,7 @@ pub fn sockets_volume() -> Volume {
 
 /// A folder that lives as long as the pod.
 pub fn empty_dir(name: &str) -> Volume {
-    Volume {
-        name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource::default()),
-        ..Volume::default()
-    }
+    Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
 }
 
 /// `volume` at `path`.

@@ -1,5 +1,5 @@
 //! A webhook in this process, in front of an API server made of answers.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "test helpers; each test file uses its own part")]
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -73,7 +73,11 @@ pub fn anchors(pem: &str) -> AnchorsRx {
 }
 
 /// A webhook of `config`, with a token at hand, and its metrics.
-pub fn webhook(config: &Config, anchors: AnchorsRx, server: ApiServer) -> (Arc<Webhook>, Arc<runtime::metrics::Registry>) {
+pub fn webhook(
+    config: &Config,
+    anchors: AnchorsRx,
+    server: ApiServer,
+) -> (Arc<Webhook>, Arc<runtime::metrics::Registry>) {
     let mut registry = runtime::metrics::Registry::default();
     let webhook = Webhook {
         install: config.install.clone(),
