@@ -146,12 +146,12 @@ impl Dissemination {
         self.round = Round::start(now, members.len());
         self.round.v116 =
             members.iter().filter(|id| self.streams[id].generation == Generation::V116).copied().collect();
-        self.await_round();
+        self.expect_acks();
         self.send(members, Order::Lock(version), out);
     }
 
     /// Waits for every stream of the round, except those that never acknowledge or did so early.
-    fn await_round(&mut self) {
+    fn expect_acks(&mut self) {
         for (id, stream) in self.streams.iter_mut().filter(|(_, s)| s.in_round) {
             let early = stream.generation == Generation::OpLess && stream.early_acks > 0;
             if early {
@@ -207,7 +207,7 @@ impl Dissemination {
             return;
         }
         self.round.enter(Phase::Update, now);
-        self.await_round();
+        self.expect_acks();
         self.send(self.members(), Order::Update(self.fixed.clone()), out);
     }
 
@@ -219,7 +219,7 @@ impl Dissemination {
         self.settled = Settled::Yes;
         out.push(Command::Propose(Record::Settled { version: self.version }));
         self.round.enter(Phase::Unlock, now);
-        self.await_round();
+        self.expect_acks();
         let locked = self.members();
         self.unlock_streams(locked, out);
         true
