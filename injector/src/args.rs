@@ -24,7 +24,13 @@ use crate::{
 
 /// Adds the Dapr sidecar to pods as they are created.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "injector", about)]
+#[command(
+    name = "injector",
+    about,
+    after_help = "What sidecars look like is set by environment variables, upstream's and without prefix: NAMESPACE and \
+                  SIDECAR_IMAGE (required), SIDECAR_IMAGE_PULL_POLICY, ALLOWED_SERVICE_ACCOUNTS, NATIVE_SIDECAR_ENABLED, \
+                  … docs/injector.md explains them all."
+)]
 pub struct Args {
     /// TCP port of the webhook.
     #[arg(long, value_name = "PORT", default_value_t = 4000)]

@@ -85,7 +85,7 @@ impl CaBundle {
             }
         }
         // The identity's task is gone and the process ends for that reason.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Waits until a write is needed; `None` when anchors can no longer change.

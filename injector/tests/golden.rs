@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use support::{anchors, ask, config, not_found, routes, take_patch};
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the file")]
 struct Cases {
     env: BTreeMap<String, String>,
     anchors: String,
@@ -164,7 +165,7 @@ async fn every_answer_is_upstreams_except_the_listed_differences() {
         let theirs = &upstream.cases[&case.name];
         match differences.get_mut(&case.name) {
             None if ours != *theirs => {
-                writeln!(wrong, "{}\n  upstream: {theirs}\n  ours:     {ours}", case.name).unwrap()
+                writeln!(wrong, "{}\n  upstream: {theirs}\n  ours:     {ours}", case.name).unwrap();
             }
             Some(_) if ours == *theirs => writeln!(wrong, "{}: no longer a difference", case.name).unwrap(),
             Some(difference) if std::env::var_os("UPDATE_GOLDEN").is_some() => difference.ours = ours,
