@@ -1,7 +1,7 @@
 //! The admission review: what is read of it, whether the pod is ours to change, the answer.
 //!
 //! A review is answered in the API version it came in, whatever that is. The order of the
-//! tests in [`gate`] is contract (injector.md §4): a pod that does not ask for a sidecar is
+//! tests in [`Request::gate`] is contract (injector.md §4): a pod that does not ask for a sidecar is
 //! let through before anyone looks at who sent it.
 
 use k8s_openapi::api::core::v1::Pod;
