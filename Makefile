@@ -8,7 +8,7 @@ E2E := cargo run --quiet --package e2e --
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: prerequisites
 prerequisites:
@@ -46,7 +46,7 @@ verify: ## Read-only checks: format, lints, docs, generated files, licences
 	cargo clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo run --quiet --package crds --bin crdgen -- --check
-	cargo deny --offline check bans licenses sources
+	cargo deny check bans licenses sources
 
 .PHONY: fix
 fix: ## The writing counterpart of `verify`
