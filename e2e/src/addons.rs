@@ -1,24 +1,26 @@
 //! What a cluster has beside Kubernetes itself: names (CoreDNS) and a default StorageClass.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-use std::{fs, io};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::artifacts::NodeArtifacts;
 use crate::http;
 use crate::netns::{self, DNS_SERVICE_ADDRESS, NODE_ADDRESS};
+use crate::node::NODE_NAME;
 use crate::processes::{Processes, Program};
 use crate::progress::say;
 use crate::state::State;
 
-/// Where the controller-manager's built-in provisioner puts volumes; the path is fixed in Kubernetes.
-const VOLUMES: &str = "/tmp/hostpath_pv";
-/// A file in that folder that says it was made by us and is ours to remove.
-const VOLUMES_MARK: &str = ".dapr-control-plane-e2e";
+/// How many volumes there are: the control plane takes six, the rest is for tests that install it anew.
+const VOLUMES: usize = 30;
+/// What each volume says it holds; the chart asks for up to 16Gi.
+const VOLUME_SIZE: &str = "20Gi";
+/// The default StorageClass.
+const STORAGE_CLASS: &str = "standard";
 
 /// Starts CoreDNS and gives it its Service.
 pub fn start_dns(api: &Api<'_>, node: &NodeArtifacts, processes: &Processes, state: &State) -> Result<()> {
@@ -30,41 +32,49 @@ pub fn start_dns(api: &Api<'_>, node: &NodeArtifacts, processes: &Processes, sta
         .args(["-conf".to_owned(), corefile.display().to_string()])
         .in_netns(&netns::file());
     processes.start(&coredns)?;
-    processes.wait_ready("coredns", Duration::from_secs(60), || {
+    processes.wait_ready("coredns", Duration::from_mins(1), || {
         http::get(NODE_ADDRESS, 8181, "/ready").is_ok_and(|answer| answer.status == 200)
     })
 }
 
-/// The default StorageClass: the controller-manager's own provisioner of folders.
-pub fn add_storage(api: &Api<'_>) -> Result<()> {
-    prepare_volumes()?;
-    api.client.apply(&json!({
+/// The default StorageClass, with folders of the state folder as its volumes.
+///
+/// They are `local` volumes, not `hostPath`: only to those does the kubelet apply a pod's `fsGroup`.
+pub fn add_storage(api: &Api<'_>, state: &State) -> Result<()> {
+    let mut items = vec![json!({
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
         "metadata": {
-            "name": "standard",
+            "name": STORAGE_CLASS,
             "annotations": { "storageclass.kubernetes.io/is-default-class": "true" },
         },
-        "provisioner": "kubernetes.io/host-path",
-        "reclaimPolicy": "Delete",
-    }))
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    })];
+    for number in 0..VOLUMES {
+        let name = format!("local-{number:02}");
+        let folder = state.folder(Path::new("volumes").join(&name))?;
+        items.push(volume(&name, &folder));
+    }
+    api.client.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))
 }
 
-/// Removes the folder of volumes if we made it.
-pub fn remove_volumes() -> Result<()> {
-    let folder = PathBuf::from(VOLUMES);
-    if folder.join(VOLUMES_MARK).exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("remove {VOLUMES}"))?;
-    }
-    Ok(())
-}
-
-fn prepare_volumes() -> Result<()> {
-    match fs::create_dir(VOLUMES) {
-        Ok(()) => Ok(fs::write(Path::new(VOLUMES).join(VOLUMES_MARK), "")?),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("create {VOLUMES}")),
-    }
+fn volume(name: &str, folder: &Path) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": { "name": name },
+        "spec": {
+            "capacity": { "storage": VOLUME_SIZE },
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": STORAGE_CLASS,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "local": { "path": folder },
+            "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
+                { "key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME] },
+            ]}]}},
+        },
+    })
 }
 
 /// Names of the cluster are answered from the API server; every other name does not exist, since

@@ -21,7 +21,7 @@ use crate::state::State;
 /// The API server's port.
 pub const API_PORT: u16 = 6443;
 /// How long the API server may take to become ready on a busy machine.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_mins(2);
 
 /// Where the API server runs and what it is told of the network.
 #[derive(Debug, Clone)]
@@ -210,7 +210,6 @@ impl<'a> Api<'a> {
             format!("--service-cluster-ip-range={SERVICE_RANGE}"),
             self.pki("service-account-private-key-file", "sa.key"),
             self.pki("root-ca-file", "ca.crt"),
-            "--enable-hostpath-provisioner=true".into(),
         ])
     }
 }

@@ -88,7 +88,8 @@ impl Credentials {
         }
         let made = Self {
             valkey_password: random(24),
-            openbao_token: format!("s.{}", random(24)),
+            // Without a dot: OpenBao reads what follows one as a namespace.
+            openbao_token: random(26),
             minio_access_key: random(16),
             minio_secret_key: random(32),
         };

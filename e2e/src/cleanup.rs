@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::mount::{UnmountFlags, unmount};
 
+use crate::netns;
 use crate::node::{CGROUP, CNI_NETWORK, Runtime, pod_processes, remove_cgroups};
 use crate::processes::{Processes, find};
 use crate::progress::say;
 use crate::state::State;
-use crate::{addons, netns};
 
 /// The order in which programs are stopped; those that are not named come after `kubelet`.
 const FIRST: [&str; 1] = ["kubelet"];
@@ -39,7 +39,6 @@ pub fn down(state: &State, containerd: Option<&Path>) -> Result<()> {
     unmount_below(state.root())?;
     remove_cgroups();
     netns::delete()?;
-    addons::remove_volumes()?;
     remove_traces(state);
     fs::remove_dir_all(state.root()).with_context(|| format!("remove {}", state.root().display()))?;
     check_nothing_is_left()

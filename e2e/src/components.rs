@@ -99,6 +99,12 @@ fn collect(value: &Value, programs: &[&str], found: &mut BTreeSet<String>) {
     }
 }
 
+/// What `cargo metadata` says, as far as it matters here.
+#[derive(Deserialize)]
+struct Metadata {
+    target_directory: PathBuf,
+}
+
 /// Builds our four binaries in release mode and returns the folder they are in.
 fn build_ours() -> Result<PathBuf> {
     say("building operator, sentry, placement and injector");
@@ -113,10 +119,6 @@ fn build_ours() -> Result<PathBuf> {
     let status = build.status().context("start cargo")?;
     if !status.success() {
         bail!("cargo could not build the control plane ({status}); its messages are above");
-    }
-    #[derive(Deserialize)]
-    struct Metadata {
-        target_directory: PathBuf,
     }
     let mut metadata = Command::new(&cargo);
     metadata.args(["metadata", "--no-deps", "--format-version=1", "--locked"]).current_dir(workspace);

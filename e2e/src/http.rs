@@ -55,7 +55,7 @@ pub fn send(host: &str, port: u16, request: &Request<'_>) -> Result<Answer> {
         request.body.len()
     );
     for (name, value) in request.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        text.extend([name, ": ", value, "\r\n"]);
     }
     text.push_str("\r\n");
     text.push_str(request.body);

@@ -138,7 +138,7 @@ impl Image {
         tar.append_data(&mut tmp, "tmp/", std::io::empty())?;
         for (inside, from) in &self.files {
             let bytes = fs::read(from).with_context(|| format!("read {}", from.display()))?;
-            let mode = if inside.ends_with(".crt") { 0o644 } else { 0o755 };
+            let mode = if inside == CA_CERTIFICATES { 0o644 } else { 0o755 };
             add_bytes(&mut tar, inside.trim_start_matches('/'), mode, &bytes)?;
         }
         tar.into_inner().context("finish the layer")

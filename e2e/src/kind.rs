@@ -77,7 +77,7 @@ pub fn stop() -> Result<()> {
 fn run(command: &mut Command) -> Result<()> {
     let status = command.status()?;
     if !status.success() {
-        bail!("{:?} ended with {status}; its messages are above", command.get_program());
+        bail!("{} ended with {status}; its messages are above", command.get_program().display());
     }
     Ok(())
 }

@@ -78,5 +78,5 @@ fn test(options: &Test) -> Result<bool> {
 
 /// Replaces this process, so that the program's own exit code and terminal are what the user gets.
 fn become_program(program: &mut Program) -> Result<()> {
-    Err(program.exec()).with_context(|| format!("start {:?}", program.get_program()))
+    Err(program.exec()).with_context(|| format!("start {}", program.get_program().display()))
 }

@@ -122,7 +122,7 @@ impl GoModule {
     fn link_flags(&self) -> String {
         let mut flags = String::from("-s -w");
         for (name, value) in self.variables {
-            flags.push_str(&format!(" -X {name}={value}"));
+            flags.extend([" -X ", name, "=", value]);
         }
         flags
     }

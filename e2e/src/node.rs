@@ -99,7 +99,7 @@ fn start_containerd(node: &NodeArtifacts, processes: &Processes, state: &State) 
     processes.start(&containerd)?;
     let runtime = Runtime::of(state, &node.containerd);
     // The kubelet gives up at once when the socket is missing.
-    processes.wait_ready("containerd", Duration::from_secs(60), || {
+    processes.wait_ready("containerd", Duration::from_mins(1), || {
         succeeds(runtime.ctr().args(["images", "list", "--quiet"]))
     })
 }

@@ -1,7 +1,9 @@
 //! Bringing the cluster up, step by step; each step finds what an earlier run already did.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -13,7 +15,7 @@ use crate::cache::Cache;
 use crate::cluster::Cluster;
 use crate::command::output;
 use crate::components::Binaries;
-use crate::helm::{Chart, NAMESPACE};
+use crate::helm::{Chart, NAMESPACE, RELEASE};
 use crate::mode::{Machine, Mode};
 use crate::modules::package_folder;
 use crate::netns::{self, NODE_ADDRESS};
@@ -45,12 +47,14 @@ pub fn up(options: &Up) -> Result<Cluster> {
 /// Stops the cluster, however it was brought up.
 pub fn down() -> Result<()> {
     let state = State::of_user()?;
+    let _one_at_a_time = lock(&state)?;
     let record = state.record()?;
     if record.as_ref().is_some_and(|record| record.mode == Mode::Kind) {
         kind::stop()?;
     }
     let containerd = state.load::<PathBuf>(CONTAINERD_FILE)?;
     cleanup::down(&state, containerd.as_deref())?;
+    std::fs::remove_file(lock_file(&state)).context("remove the lock")?;
     say("nothing is left of the cluster");
     Ok(())
 }
@@ -87,11 +91,9 @@ fn up_node(options: &Up, state: &State) -> Result<()> {
 
 /// Starts the node from nothing; what an earlier run left is removed first.
 fn restart_node(artifacts: &Artifacts, node_artifacts: &NodeArtifacts, state: &State) -> Result<()> {
-    let lock = lock_file(state);
     if !Processes::of(state)?.names().is_empty() || netns::exists() {
         cleanup::down(state, Some(&node_artifacts.containerd)).context("clean up after an earlier run")?;
         state.create()?;
-        File::create(&lock)?;
     }
     state.save(CONTAINERD_FILE, &node_artifacts.containerd)?;
     let processes = Processes::of(state)?;
@@ -99,7 +101,7 @@ fn restart_node(artifacts: &Artifacts, node_artifacts: &NodeArtifacts, state: &S
     let place = Place { address: NODE_ADDRESS.into(), netns: Some(netns::file()) };
     let api = Api::start(artifacts, &processes, state, place)?;
     api.start_controllers(true)?;
-    addons::add_storage(&api)?;
+    addons::add_storage(&api, state)?;
     node::start(&api, node_artifacts, &processes, state)?;
     addons::start_dns(&api, node_artifacts, &processes, state)?;
     say("the node is ready");
@@ -150,7 +152,7 @@ fn up_kind(options: &Up, state: &State) -> Result<()> {
 /// are what the product's user installs with.
 pub fn chart(options: &Up, artifacts: &Artifacts, client: &Client) -> Chart {
     let root = package_folder().parent().unwrap_or(Path::new("."));
-    let mut values = vec![package_folder().join("values.yaml")];
+    let mut values = Vec::new();
     if options.values.is_empty() {
         values.push(package_folder().join("acceptance/values.yaml"));
     }
@@ -166,7 +168,11 @@ pub fn chart(options: &Up, artifacts: &Artifacts, client: &Client) -> Chart {
 fn install(chart: &Chart, client: &Client, changed: &BTreeSet<String>) -> Result<()> {
     let had = output(client.kubectl().args(["get", "deploy,statefulset", "-n", NAMESPACE, "-o", "name"]))?;
     say("installing the chart");
-    chart.install()?;
+    forget_broken_install(client)?;
+    if let Err(error) = chart.install() {
+        let seen = output(client.kubectl().args(["get", "pods", "-n", NAMESPACE])).unwrap_or_default();
+        return Err(error.context(format!("the control plane did not become ready:\n{seen}")));
+    }
     let outdated: Vec<&str> =
         had.lines().filter(|workload| changed.iter().any(|name| workload.contains(name.as_str()))).collect();
     if !outdated.is_empty() {
@@ -180,19 +186,35 @@ fn install(chart: &Chart, client: &Client, changed: &BTreeSet<String>) -> Result
     Ok(())
 }
 
-fn lock_file(state: &State) -> PathBuf {
-    state.root().with_extension("lock")
+/// Helm refuses to touch a release whose last operation was broken off; forgetting that operation
+/// lets the next one take over the objects.
+fn forget_broken_install(client: &Client) -> Result<()> {
+    let broken = format!("owner=helm,name={RELEASE},status in (pending-install,pending-upgrade,pending-rollback)");
+    output(client.kubectl().args(["delete", "secret", "-n", NAMESPACE, "--selector", &broken])).map(drop)
 }
 
 /// Two commands at once would undo each other's work.
+///
+/// `down` removes the file while it holds it, so a lock counts only if it is on the file that is there.
 fn lock(state: &State) -> Result<File> {
     let path = lock_file(state);
-    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-    if file.try_lock().is_err() {
-        say("waiting for another e2e command to finish");
-        file.lock().with_context(|| format!("lock {}", path.display()))?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
-    Ok(file)
+    loop {
+        let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+        if file.try_lock().is_err() {
+            say("waiting for another e2e command to finish");
+            file.lock().with_context(|| format!("lock {}", path.display()))?;
+        }
+        if std::fs::metadata(&path).is_ok_and(|there| file.metadata().is_ok_and(|held| held.ino() == there.ino())) {
+            return Ok(file);
+        }
+    }
+}
+
+fn lock_file(state: &State) -> PathBuf {
+    state.root().with_extension("lock")
 }
 
 /// Gives the administrator's kubeconfig and what runs, for `e2e status`.
@@ -208,7 +230,7 @@ pub fn status() -> Result<String> {
             Some(identity) => format!("process {}", identity.pid),
             None => format!("has ended, see {}", processes.log(&name).display()),
         };
-        text.push_str(&format!("  {name:<26} {line}\n"));
+        writeln!(text, "  {name:<26} {line}")?;
     }
     let client = Client { program: record.kubectl, kubeconfig: record.kubeconfig };
     if client.is_ready() {
