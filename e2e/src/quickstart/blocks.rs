@@ -135,6 +135,7 @@ impl Samples {
     /// Twenty orders, and one that its handler refuses once: all must reach order-processor, the
     /// refused one again, and none payment-service.
     async fn pubsub(&self) -> Result<String> {
+        self.wait_for_consumers().await?;
         let mut orders: Vec<Value> = (0..20).map(|n| json!({ "id": format!("{}-{n}", self.run) })).collect();
         let refused = format!("{}-refused", self.run);
         orders.push(json!({ "id": refused, "refuse_first": true }));
@@ -163,6 +164,19 @@ impl Samples {
             ensure!(seen["count"] == 0, "payment-service got {} orders, though it is not in the scopes", seen["count"]);
         }
         Ok(format!("{} orders delivered to order-processor, a refused one again, none to payment-service", ids.len()))
+    }
+
+    /// Publishes an order again and again until one arrives: a new consumer group of Kafka starts at
+    /// the newest message, so what is published before it has joined is nobody's.
+    async fn wait_for_consumers(&self) -> Result<()> {
+        let id = format!("{}-first", self.run);
+        let deadline = Instant::now() + DELIVERY_LIMIT;
+        while !self.deliveries().await?.contains_key(&id) {
+            ensure!(Instant::now() < deadline, "no order arrived in {DELIVERY_LIMIT:?}");
+            self.access.ask_json(self.first(), "POST", "/publish", Some(&json!([{ "id": id }]))).await?;
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     async fn deliveries(&self) -> Result<BTreeMap<String, u64>> {
