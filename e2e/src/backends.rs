@@ -208,21 +208,34 @@ pub fn application_objects(credentials: &Credentials) -> Value {
     let minio = json!({ "access-key": credentials.minio_access_key, "secret-key": credentials.minio_secret_key });
     json!({ "apiVersion": "v1", "kind": "List", "items": [
         namespace(APPLICATION_NAMESPACE),
-        secret("valkey-credentials", &json!({ "password": credentials.valkey_password })),
-        secret("openbao-token", &json!({ "token": credentials.openbao_token })),
-        secret("minio-credentials", &minio),
+        secret(APPLICATION_NAMESPACE, "valkey-credentials", &json!({ "password": credentials.valkey_password })),
+        secret(APPLICATION_NAMESPACE, "openbao-token", &json!({ "token": credentials.openbao_token })),
+        secret(APPLICATION_NAMESPACE, "minio-credentials", &minio),
     ]})
+}
+
+/// The backends' namespaces, each with a Secret `backend` from which a backend in a pod takes its passwords.
+pub fn backend_secrets(credentials: &Credentials) -> Value {
+    let values = json!({
+        "valkey-password": credentials.valkey_password,
+        "openbao-token": credentials.openbao_token,
+        "minio-access-key": credentials.minio_access_key,
+        "minio-secret-key": credentials.minio_secret_key,
+    });
+    let items: Vec<Value> =
+        ALL.into_iter().flat_map(|b| [namespace(b.namespace), secret(b.namespace, "backend", &values)]).collect();
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 
 fn namespace(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
 }
 
-fn secret(name: &str, values: &Value) -> Value {
+fn secret(namespace: &str, name: &str, values: &Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": { "name": name, "namespace": APPLICATION_NAMESPACE },
+        "metadata": { "name": name, "namespace": namespace },
         "stringData": values,
     })
 }

@@ -54,6 +54,7 @@ pub fn start_backends(client: &Client, state: &State) -> Result<()> {
     say("starting Valkey, Kafka, OpenBao and MinIO in the cluster");
     let credentials = Credentials::of(state)?;
     client.apply(&backends::application_objects(&credentials))?;
+    client.apply(&backends::backend_secrets(&credentials))?;
     let mut kubectl = client.kubectl();
     kubectl.args(["apply", "--server-side", "--force-conflicts", "-f"]);
     kubectl.arg(package_folder().join("kind/backends.yaml"));

@@ -10,6 +10,7 @@ use e2e::artifacts::{Artifacts, BackendArtifacts, NodeArtifacts};
 use e2e::cache::Cache;
 use e2e::mode::Mode;
 use e2e::packages::{self, Purpose};
+use e2e::upstream::{V1_16, V1_17};
 use e2e::{Cluster, progress, quickstart, samples, up};
 
 fn main() -> ExitCode {
@@ -65,6 +66,12 @@ fn test(options: &Test) -> Result<bool> {
     let cluster = up::up(&options.up)?;
     if cluster.mode() != Mode::Processes && !quickstart::run(&cluster)? {
         return Ok(false);
+    }
+    if options.compat {
+        let cache = Cache::of_user()?;
+        for release in [&V1_17, &V1_16] {
+            cluster.load_image(&release.sidecar_image(&cache)?)?;
+        }
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut tests = Program::new(cargo);

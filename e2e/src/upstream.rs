@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::cache::{Cache, Entry};
 use crate::command;
+use crate::images::Image;
 use crate::modules::{go_build, package_folder};
 
 /// One released version and what its build needs.
@@ -35,6 +36,22 @@ pub const V1_18: Release = Release {
     sum: "h1:iVTqJHRfJlUfiSyhJH4c1mJZ+4PH3cf/QwJcAJL2ROo=",
     durabletask: "v0.12.1",
     pulsar: Some("github.com/apache/pulsar-client-go@v0.18.0"),
+};
+
+/// The previous release, whose sidecars must work with our control plane.
+pub const V1_17: Release = Release {
+    version: "1.17.5",
+    sum: "h1:I1753p3Mk7969zGzBNpJxnUJkb9RmhECvp6QLZZgMYI=",
+    durabletask: "v0.11.3",
+    pulsar: None,
+};
+
+/// The oldest release whose sidecars must work with our control plane.
+pub const V1_16: Release = Release {
+    version: "1.16.5",
+    sum: "h1:kMM2K0dZRGYRZe+U2wgu2iJwqAA1o74a6YRi9era5Lo=",
+    durabletask: "v0.10.2",
+    pulsar: None,
 };
 
 /// A group of programs that are built and cached together.
@@ -107,8 +124,7 @@ struct Downloaded {
 impl Release {
     /// The folder with the programs of `part`, built if the cache lacks them.
     pub fn build(&self, cache: &Cache, part: Part) -> Result<PathBuf> {
-        let sums = fs::read_to_string(package_folder().join("modules/upstream/go.sum.extra"))
-            .context("read the sums of upstream's replaced modules")?;
+        let sums = self.sums()?;
         let recipe = format!("{self:?}{COMPONENTS:?}{sums}");
         let entry = Entry { name: part.name(), version: self.version, recipe: recipe.as_bytes() };
         cache.get(&entry, |to, log| {
@@ -126,6 +142,22 @@ impl Release {
             }
             fs::remove_dir_all(&source).context("remove the copied source")
         })
+    }
+
+    /// The image of this release's sidecar under its published name.
+    pub fn sidecar_image(&self, cache: &Cache) -> Result<Image> {
+        let program = self.build(cache, Part::Daprd)?.join("daprd");
+        Image::of_program(&format!("ghcr.io/dapr/daprd:{}", self.version), "daprd", &program)
+    }
+
+    /// The checksums that upstream's `go.sum` lacks for the replaced module.
+    fn sums(&self) -> Result<String> {
+        let all = fs::read_to_string(package_folder().join("modules/upstream/go.sum.extra"))
+            .context("read the sums of upstream's replaced modules")?;
+        let version = format!(" {}", self.durabletask);
+        let own: Vec<&str> = all.lines().filter(|line| line.contains(&version)).collect();
+        ensure!(!own.is_empty(), "go.sum.extra has no line for durabletask-go {}", self.durabletask);
+        Ok(own.join("\n") + "\n")
     }
 
     fn copy_source(&self, to: &Path, sums: &str) -> Result<()> {
