@@ -71,11 +71,11 @@ impl Cluster {
         let found = match timeout(CONFIGURATION_LIMIT, api.get_opt(SYSTEM_CONFIGURATION)).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
-                tracing::error!(%error, name = SYSTEM_CONFIGURATION, "could not read the system configuration, taking mTLS as enabled");
+                tracing::warn!(%error, name = SYSTEM_CONFIGURATION, "could not read the system configuration, taking mTLS as enabled");
                 return Mtls::On;
             }
             Err(_elapsed) => {
-                tracing::error!(
+                tracing::warn!(
                     name = SYSTEM_CONFIGURATION,
                     "no answer about the system configuration, taking mTLS as enabled"
                 );

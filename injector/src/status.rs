@@ -70,6 +70,14 @@ pub enum InjectError {
 }
 
 impl InjectError {
+    /// Whether the control plane is at fault, not the pod or its sender.
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Self::NoTrustAnchors | Self::Components(_) => true,
+            Self::Object(_) | Self::NoRequest | Self::Refused(_) => false,
+        }
+    }
+
     /// The answer. Upstream denies in all of these cases with the error's text, which users
     /// see and tools match.
     pub fn verdict(&self) -> Verdict {

@@ -28,7 +28,7 @@ use tokio::{task::JoinSet, time::timeout};
 use crate::{
     cluster::Cluster,
     core::{
-        self, Install, Patch, Plan, Settings,
+        self, Install, Patch, Plan, Settings, app_id,
         callers::Callers,
         plan::needs_components,
         review::{Answer, Gate, Pass, Review, Verdict},
@@ -169,34 +169,34 @@ impl Webhook {
 
     async fn verdict(&self, review: &Review) -> Verdict {
         let Some(request) = &review.request else {
-            self.metrics.failed("", Reason::patch);
-            tracing::warn!(error = %InjectError::NoRequest, "request body is no admission review");
-            return InjectError::NoRequest.verdict();
+            return self.deny(&InjectError::NoRequest, "", "");
         };
         let pod = match request.gate(&self.callers) {
             Gate::Pass(pass) => return self.pass(&pass, || request.reported_app_id()),
-            Gate::Plan(pod) => Ok(pod),
-            Gate::Unreadable(error) => Err(InjectError::Object(error)),
+            Gate::Plan(pod) => pod,
+            Gate::Unreadable(error) => return self.deny(&error.into(), request.namespace(), ""),
         };
-        let injected = match pod {
-            Ok(pod) => self.inject(&pod, request.namespace()).await,
-            Err(error) => Err(error),
-        };
-        let app_id = request.reported_app_id();
-        match injected {
+        let app_id = app_id::reported(&pod);
+        match self.inject(&pod, request.namespace()).await {
             Ok((patch, warnings)) => {
                 if !patch.is_empty() {
-                    self.metrics.succeeded(&app_id);
+                    self.metrics.succeeded(app_id);
                     tracing::info!(ns = request.namespace(), app_id, "sidecar injected");
                 }
                 Verdict::Patch { patch, warnings }
             }
-            Err(error) => {
-                self.metrics.failed(&app_id, Reason::patch);
-                tracing::error!(%error, ns = request.namespace(), app_id, "sidecar cannot be injected");
-                error.verdict()
-            }
+            Err(error) => self.deny(&error, request.namespace(), app_id),
         }
+    }
+
+    fn deny(&self, error: &InjectError, ns: &str, app_id: &str) -> Verdict {
+        self.metrics.failed(app_id, Reason::patch);
+        if error.is_ours() {
+            tracing::error!(%error, ns, app_id, "sidecar cannot be injected");
+        } else {
+            tracing::info!(%error, ns, app_id, "pod refused");
+        }
+        error.verdict()
     }
 
     fn pass(&self, pass: &Pass, app_id: impl FnOnce() -> String) -> Verdict {

@@ -69,3 +69,35 @@ pub fn parse(place: &str, text: &str) -> Result<Quantity, BadQuantity> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+    use crate::core::options::Options;
+
+    fn requirements(cpu: &str) -> ResourceRequirements {
+        let cpu = BTreeMap::from([("cpu".to_owned(), Quantity(cpu.to_owned()))]);
+        ResourceRequirements { requests: Some(cpu), ..ResourceRequirements::default() }
+    }
+
+    fn chosen(annotation: Option<&str>, default: Option<&str>) -> (ResourceRequirements, usize) {
+        let mut pod = Pod::default();
+        let pair = annotation.map(|value| ("dapr.io/sidecar-cpu-request".to_owned(), value.to_owned()));
+        pod.metadata.annotations = Some(pair.into_iter().collect());
+        let mut warnings = Vec::new();
+        let default = default.map(requirements);
+        let chosen = resources(&Options::of(&pod).0.container, default.as_ref(), &mut warnings);
+        (chosen, warnings.len())
+    }
+
+    #[test]
+    fn the_default_applies_only_to_a_pod_that_gives_nothing_usable() {
+        assert_eq!(chosen(None, Some("100m")), (requirements("100m"), 0));
+        assert_eq!(chosen(Some(""), Some("100m")), (requirements("100m"), 0));
+        assert_eq!(chosen(Some("2"), Some("100m")), (requirements("2"), 0));
+        assert_eq!(chosen(Some("bad"), Some("100m")), (requirements("100m"), 1));
+        assert_eq!(chosen(None, None), (ResourceRequirements::default(), 0));
+    }
+}
