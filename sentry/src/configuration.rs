@@ -227,7 +227,7 @@ mod tests {
             "spec:\n  mtls:\n    enabled: true\n    workloadCertTTL: 1h\n    allowedClockSkew: 5m\n    tokenValidators:\n    - name: JWKS\n      options: {Source: '{}', minRefreshInterval: 10}\n",
         )
         .unwrap();
-        assert_eq!(settings.lifetimes.ttl(), Duration::from_secs(3600));
+        assert_eq!(settings.lifetimes.ttl(), Duration::from_hours(1));
         assert_eq!(settings.jwks[0][0], ("source".to_owned(), "{}".to_owned()));
         assert_eq!(settings.jwks[0][1], ("minrefreshinterval".to_owned(), "10".to_owned()));
     }

@@ -188,13 +188,19 @@ impl Keeper {
         while conflicts < MAX_CONFLICTS {
             let read = self.store.read().await?;
             let waited = waiting_since.is_some_and(|since| since.elapsed() >= HOLDER_GRACE);
-            let situation = held.map_or(Situation::Starting { waited }, Situation::Running);
+            let situation = match held {
+                Some(bundle) => Situation::Running(bundle),
+                None => Situation::Starting {
+                    waited,
+                    others_running: read.snapshot.is_bare() && self.store.another_replica_runs().await,
+                },
+            };
             let written = match decide(&read.snapshot, situation, rules, unix_now()) {
                 Step::Refuse(problem) => return Err(problem.into()),
                 Step::AwaitHolder => {
                     if waiting_since.is_none() {
                         tracing::warn!(
-                            "trust bundle was emptied but its public copy is there: waiting for a running replica to write it back"
+                            "trust bundle was emptied but a running replica may hold it: waiting for it to write the bundle back"
                         );
                     }
                     waiting_since.get_or_insert_with(Instant::now);
@@ -272,7 +278,7 @@ impl Keeper {
         snapshot: &Snapshot,
         held: Option<&Bundle>,
         source: JwtSource,
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, KeepError> {
+    ) -> Result<Option<JwtItems>, KeepError> {
         let algorithm = self.options.jwt;
         let key_id = self.options.key_id.as_deref();
         let of_key = |key: PrivateKey, pem: Vec<u8>| {
@@ -298,6 +304,9 @@ impl Keeper {
         })
     }
 }
+
+/// Signing key and key set, as stored.
+type JwtItems = (Vec<u8>, Vec<u8>);
 
 /// An error with its causes, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

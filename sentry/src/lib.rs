@@ -6,10 +6,14 @@
 //! | `sentry.serving` | own serving certificate | issuer (bundle changed) | TLS handshakes | stop |
 //! | `sentry.grpc` | connections | callers | callers | stop, after calls in flight |
 //! | `sentry.pods`, `sentry.configurations` | their cache | API server | Kubernetes validator | stop |
+//! | `sentry.jwks` | the validator's key set | inline, file or URL | JWKS validator | stop |
+//! | `sentry.oidc` | its connections | HTTP clients | HTTP clients | stop |
 //! | `sentry.readiness` | health targets | caches | `/healthz` | stop |
 //! | `sentry.health`, `sentry.metrics` | admin endpoints | probes | – | stop |
 //!
 //! Decisions are in [`core`], which neither waits nor looks at a clock.
+
+#![allow(clippy::missing_panics_doc, reason = "each expect states the invariant that makes it impossible")]
 
 pub mod args;
 mod clock;
@@ -21,6 +25,7 @@ pub mod grpc;
 pub mod issuer;
 pub mod keeper;
 pub mod metrics;
+pub mod oidc;
 mod service;
 pub mod serving;
 mod signing;

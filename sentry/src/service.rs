@@ -11,15 +11,20 @@ use crate::{
     args::{Config, JwtConfig, Mode},
     cluster_domain,
     configuration::{self, ConfigurationError, Settings},
-    core::dns_names::Home,
+    core::{dns_names::Home, oidc::Discovery},
     directory::Directory,
     grpc::CaService,
     issuer::Issuer,
     keeper::{KeepError, Keeper, KeeperOptions},
     metrics::Metrics,
+    oidc::OidcServer,
     serving::{Serving, ServingError},
     store::{FileStore, KubeStore, Store},
-    validators::{Validators, kubernetes::KubernetesValidator},
+    validators::{
+        Validators,
+        jwks::{self, JwksOptionError},
+        kubernetes::KubernetesValidator,
+    },
 };
 
 /// The pod's own grace period is 30 s; calls take 3 s at most.
@@ -45,6 +50,9 @@ pub enum Failed {
     /// The Configuration cannot be used.
     #[error(transparent)]
     Configuration(#[from] ConfigurationError),
+    /// A token validator's options cannot be used.
+    #[error(transparent)]
+    Jwks(#[from] JwksOptionError),
     /// There is no bundle.
     #[error("error creating CA: failed to get CA bundle")]
     Bundle(#[from] KeepError),
@@ -65,6 +73,9 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     let mut registry = runtime::metrics::registry();
     let metrics = Metrics::register(&mut registry);
     let mut tasks = TaskSet::new();
+    // Known before the endpoint answers: without targets a process counts as ready.
+    let security = health.target("security-provider");
+    let server = health.target("sentry-server");
     start_admin(&config, &health, registry, &mut tasks).await?;
 
     let client = match config.mode {
@@ -80,10 +91,11 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     }
     let issuer = Arc::new(Issuer::new(first, settings.lifetimes));
     let serving = Serving::start(Arc::clone(&issuer), config.sentry.clone(), metrics.clone())?;
-    let security = health.target("security-provider");
     security.ready();
 
-    let validators = start_validators(&config, client.as_ref(), &health, &metrics, &mut tasks);
+    let mut validators = start_validators(&config, client.as_ref(), &health, &metrics, &mut tasks);
+    start_jwks(&config, &settings, &health, &mut validators, &mut tasks).await?;
+    start_oidc(&config, &issuer, &health, &mut tasks).await?;
     let service = CaService {
         validators,
         issuer: Arc::clone(&issuer),
@@ -96,7 +108,6 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     tracing::info!(port = config.port, id = %config.sentry, "Sentry server is listening");
     tasks.spawn("sentry.keeper", |stop| keeper.run(issuer, stop));
     tasks.spawn("sentry.serving", |stop| serving.run(stop));
-    let server = health.target("sentry-server");
     tasks.spawn("sentry.grpc", move |stop| async move {
         // Dropped at the end of the server: no longer ready.
         let _security = security;
@@ -112,7 +123,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
 async fn serve(service: CaService, incoming: Incoming, stop: CancellationToken) -> Result<(), BoxError> {
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .add_service(CaServer::new(service))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;
@@ -164,7 +175,7 @@ fn keeper(config: &Config, settings: &Settings, client: Option<&Client>, metrics
     let (store, every) = match client {
         Some(client) => {
             let namespace = config.sentry.namespace().as_str();
-            (Store::Kubernetes(KubeStore::new(client, namespace, config.names.clone())), KUBERNETES_POLL)
+            (Store::Kubernetes(Box::new(KubeStore::new(client, namespace, config.names.clone()))), KUBERNETES_POLL)
         }
         None => (Store::Files(FileStore::new(&config.credentials, config.names.clone())), FILE_POLL),
     };
@@ -197,7 +208,7 @@ fn start_validators(
     tasks: &mut TaskSet,
 ) -> Validators {
     let Some(client) = client else {
-        return Validators { kubernetes: None, insecure: true };
+        return Validators { kubernetes: None, jwks: None, insecure: true };
     };
     let directory = Directory::new(client.clone());
     let (pods, configurations, watched) = (directory.clone(), directory.clone(), directory.clone());
@@ -214,5 +225,48 @@ fn start_validators(
         Ok(())
     });
     let validator = KubernetesValidator::new(client.clone(), directory, config.sentry.clone(), metrics.clone());
-    Validators { kubernetes: Some(validator), insecure: false }
+    Validators { kubernetes: Some(validator), jwks: None, insecure: false }
+}
+
+/// Adds the configured `jwks` validator. As upstream, the last of several wins, and in
+/// standalone mode it takes the place of `insecure`.
+async fn start_jwks(
+    config: &Config,
+    settings: &Settings,
+    health: &Health,
+    validators: &mut Validators,
+    tasks: &mut TaskSet,
+) -> Result<(), Failed> {
+    let Some(options) = settings.jwks.last() else {
+        return Ok(());
+    };
+    let (validator, follower) = jwks::from_options(options, &config.sentry).await?;
+    validators.insecure = false;
+    validators.jwks = Some(validator);
+    let target = health.target("sentry-jwks-validator");
+    tasks.spawn("sentry.jwks", |stop| follower.run(target, stop));
+    Ok(())
+}
+
+async fn start_oidc(config: &Config, issuer: &Arc<Issuer>, health: &Health, tasks: &mut TaskSet) -> Result<(), Failed> {
+    let (Some(oidc), Some(jwt)) = (&config.oidc, &config.jwt) else {
+        return Ok(());
+    };
+    let server = OidcServer {
+        discovery: Discovery {
+            issuer: jwt.issuer.clone().filter(|issuer| !issuer.is_empty()),
+            jwks_uri: oidc.jwks_uri.clone(),
+            prefix: oidc.path_prefix.clone(),
+            allowed_hosts: oidc.allowed_hosts.clone(),
+            algorithm: jwt.algorithm,
+            tls: oidc.tls.is_some(),
+        },
+        issuer: Arc::clone(issuer),
+        tls: oidc.tls.clone(),
+        target: health.target("oidc-server"),
+    };
+    let listener = admin::listen(&oidc.address, oidc.port).await?;
+    tracing::info!(port = oidc.port, "OIDC server is listening");
+    tasks.spawn("sentry.oidc", |stop| server.run(listener, stop));
+    Ok(())
 }

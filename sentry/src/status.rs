@@ -53,16 +53,18 @@ impl SignError {
 
     fn code(&self) -> Code {
         match self {
-            Self::Auth(AuthError::MustSpecify | AuthError::NotEnabled) => Code::InvalidArgument,
-            Self::Auth(AuthError::Refused(_)) => Code::PermissionDenied,
-            Self::Auth(AuthError::Unavailable(_)) => Code::Unavailable,
-            Self::Approve(ApproveError::Csr(
+            Self::Auth(AuthError::MustSpecify | AuthError::NotEnabled)
+            | Self::Approve(ApproveError::Csr(
                 CsrError::NotACsr | CsrError::Unreadable { .. } | CsrError::Signature(_),
             )) => Code::InvalidArgument,
-            // Upstream notices illegal names only when it signs.
-            Self::Approve(ApproveError::Name { .. }) => Code::Internal,
+            Self::Auth(AuthError::Refused(_)) => Code::PermissionDenied,
+            Self::Auth(AuthError::Unavailable(_)) => Code::Unavailable,
             Self::Issue(IssueError::Expiring(_)) => Code::FailedPrecondition,
-            Self::Issue(IssueError::Crypto(_)) | Self::Jwt(_) | Self::AudienceJwt { .. } => Code::Internal,
+            // Upstream notices illegal names only when it signs.
+            Self::Approve(ApproveError::Name { .. })
+            | Self::Issue(IssueError::Crypto(_))
+            | Self::Jwt(_)
+            | Self::AudienceJwt { .. } => Code::Internal,
         }
     }
 }

@@ -80,7 +80,7 @@ pub enum StoreError {
 #[derive(Debug)]
 pub enum Store {
     /// Secret and ConfigMap.
-    Kubernetes(KubeStore),
+    Kubernetes(Box<KubeStore>),
     /// Files.
     Files(FileStore),
 }
@@ -109,6 +109,14 @@ impl Store {
         match self {
             Self::Kubernetes(store) => store.read().await,
             Self::Files(store) => store.read().await,
+        }
+    }
+
+    /// Whether another replica is ready, so holds a bundle.
+    pub async fn another_replica_runs(&self) -> bool {
+        match self {
+            Self::Kubernetes(store) => store.another_replica_runs().await,
+            Self::Files(_) => false,
         }
     }
 

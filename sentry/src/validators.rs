@@ -3,12 +3,14 @@
 //! A verdict on the caller is a [`Refusal`] at once. Transient trouble is retried inside the
 //! call until its deadline and then reported as such, never as a verdict (RULINGS 14).
 
+pub mod jwks;
 pub mod kubernetes;
 
 use proto::sentry::v1::sign_certificate_request::TokenValidator;
 use tokio::time::Instant;
 
 use crate::core::asked::{self, Asked, Caller, Refusal};
+use jwks::JwksValidator;
 use kubernetes::KubernetesValidator;
 
 /// Why a caller was not authenticated.
@@ -33,6 +35,8 @@ pub enum AuthError {
 pub struct Validators {
     /// Kubernetes tokens; the default where it is enabled.
     pub kubernetes: Option<KubernetesValidator>,
+    /// Tokens checked against a key set; never the default.
+    pub jwks: Option<JwksValidator>,
     /// No check at all; the default where it is enabled.
     pub insecure: bool,
 }
@@ -55,7 +59,7 @@ impl Validators {
             TokenValidator::Unknown if self.insecure => return Ok(TokenValidator::Insecure),
             TokenValidator::Unknown => return Err(AuthError::MustSpecify),
             TokenValidator::Kubernetes => self.kubernetes.is_some(),
-            TokenValidator::Jwks => false,
+            TokenValidator::Jwks => self.jwks.is_some(),
             TokenValidator::Insecure => self.insecure,
         };
         if enabled { Ok(validator) } else { Err(AuthError::NotEnabled) }
@@ -69,9 +73,10 @@ impl Validators {
         token: &str,
         deadline: Instant,
     ) -> Result<Caller, AuthError> {
-        match (self.resolve(requested)?, &self.kubernetes) {
-            (TokenValidator::Kubernetes, Some(kubernetes)) => kubernetes.authenticate(asked, token, deadline).await,
-            (TokenValidator::Insecure, _) => {
+        match (self.resolve(requested)?, &self.kubernetes, &self.jwks) {
+            (TokenValidator::Kubernetes, Some(kubernetes), _) => kubernetes.authenticate(asked, token, deadline).await,
+            (TokenValidator::Jwks, _, Some(jwks)) => jwks.authenticate(asked, token, deadline).await,
+            (TokenValidator::Insecure, _, _) => {
                 let trust_domain = asked::check(asked)?;
                 Ok(Caller { trust_domain, service_account: None, pod: None })
             }

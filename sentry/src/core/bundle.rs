@@ -97,7 +97,6 @@ impl std::fmt::Debug for Stored {
 }
 
 /// A checked bundle.
-#[derive(Debug)]
 pub struct X509Bundle {
     stored: Stored,
     anchors: Vec<Certificate>,
@@ -107,6 +106,16 @@ pub struct X509Bundle {
     key: PrivateKey,
     signer: Signer,
     limit: i64,
+}
+
+impl std::fmt::Debug for X509Bundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("X509Bundle")
+            .field("anchors", &self.anchors.len())
+            .field("chain", &self.chain.len())
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for X509Bundle {

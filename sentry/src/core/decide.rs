@@ -53,6 +53,11 @@ pub struct PublicCopy {
 }
 
 impl Snapshot {
+    /// Whether none of the three X.509 items is there.
+    pub fn is_bare(&self) -> bool {
+        self.missing().len() == 3
+    }
+
     fn missing(&self) -> Vec<&'static str> {
         [("ca.crt", &self.anchors), ("issuer.crt", &self.chain), ("issuer.key", &self.key)]
             .into_iter()
@@ -83,6 +88,8 @@ pub enum Situation<'a> {
     Starting {
         /// Whether it has waited for a running replica to write a lost bundle back.
         waited: bool,
+        /// Whether another replica is seen to be ready, so holds a bundle.
+        others_running: bool,
     },
     /// It signs with this bundle.
     Running(&'a Bundle),
@@ -225,9 +232,9 @@ fn decide_x509(snapshot: &Snapshot, situation: Situation<'_>) -> Result<Source, 
     }
     match situation {
         Situation::Running(_) => Ok(Source::Held),
-        Situation::Starting { waited } => {
+        Situation::Starting { waited, others_running } => {
             let was_published = snapshot.copy.as_ref().is_some_and(|copy| !copy.anchors.is_empty());
-            if was_published && !waited { Err(Hold::Await) } else { Ok(Source::New) }
+            if (was_published || others_running) && !waited { Err(Hold::Await) } else { Ok(Source::New) }
         }
     }
 }

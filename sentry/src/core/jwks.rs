@@ -168,7 +168,8 @@ impl Jwk {
         format!("{{{}}}", members.join(","))
     }
 
-    fn may_sign(&self) -> bool {
+    /// Whether the key may be used for signatures.
+    pub fn may_sign(&self) -> bool {
         self.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
     }
 }

@@ -14,9 +14,9 @@ pub const MIN_REMAINING_SECS: i64 = 120;
 /// The part of a lifetime by which NotAfter may be earlier, so that renewals spread.
 const SPREAD: f64 = 0.1;
 /// The longest accepted leaf lifetime: ten years.
-const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const MAX_TTL: Duration = Duration::from_hours(87_600);
 /// The longest accepted clock skew: one day.
-const MAX_SKEW: Duration = Duration::from_secs(24 * 3600);
+const MAX_SKEW: Duration = Duration::from_hours(24);
 
 /// How long certificates live; checked when built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct LifetimeError {
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { ttl: Duration::from_secs(24 * 3600), skew: Duration::from_secs(15 * 60) }
+        Self { ttl: Duration::from_hours(24), skew: Duration::from_mins(15) }
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn zero_and_absurd_settings_are_refused_by_name() {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let field = |ttl, skew| Lifetimes::try_new(ttl, skew).unwrap_err().field;
         assert_eq!(field(Duration::ZERO, minute), "workloadCertTTL");
         assert_eq!(field(MAX_TTL + minute, minute), "workloadCertTTL");

@@ -29,7 +29,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause after trouble.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// How often a forbidden list is tried again, should the rights change.
-const FORBIDDEN_PAUSE: Duration = Duration::from_secs(300);
+const FORBIDDEN_PAUSE: Duration = Duration::from_mins(5);
 
 /// Where the objects of one kind go.
 pub trait Feed: Send + Sync {

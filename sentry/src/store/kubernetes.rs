@@ -3,9 +3,12 @@
 
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Secret},
+    api::core::v1::{ConfigMap, Pod, Secret},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+};
 
 use super::{ItemNames, Read, Revision, StoreError};
 use crate::core::decide::{PublicCopy, Snapshot};
@@ -28,6 +31,7 @@ pub struct Objects {
 pub struct KubeStore {
     secrets: Api<Secret>,
     config_maps: Api<ConfigMap>,
+    pods: Api<Pod>,
     names: ItemNames,
 }
 
@@ -43,6 +47,7 @@ impl KubeStore {
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
             config_maps: Api::namespaced(client.clone(), namespace),
+            pods: Api::namespaced(client.clone(), namespace),
             names,
         }
     }
@@ -72,6 +77,19 @@ impl KubeStore {
         };
         let revision = Revision::Kubernetes(Box::new(Objects { secret, config_map }));
         Ok(Read { snapshot, revision })
+    }
+
+    /// Whether a ready sentry pod exists. The one that asks is not ready yet. Where pods may
+    /// not be listed, nobody is seen.
+    pub(super) async fn another_replica_runs(&self) -> bool {
+        let sentries = ListParams::default().labels("app=dapr-sentry").limit(50);
+        match self.pods.list(&sentries).await {
+            Ok(pods) => pods.iter().any(is_ready),
+            Err(error) => {
+                tracing::debug!(%error, "other sentry pods cannot be listed");
+                false
+            }
+        }
     }
 
     pub(super) async fn write(&self, next: &Snapshot, objects: Objects) -> Result<(), StoreError> {
@@ -110,6 +128,11 @@ impl KubeStore {
             .map(|_| ())
             .map_err(|error| failed("update", "configmap", error))
     }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn failed(verb: &'static str, kind: &str, error: kube::Error) -> StoreError {
