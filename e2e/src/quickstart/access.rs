@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::progress::say;
 
 /// No answer of a pod may take longer; the slowest check waits 90 s inside.
-const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+const ANSWER_LIMIT: Duration = Duration::from_mins(2);
 
 /// A cluster that answers.
 #[derive(Clone)]

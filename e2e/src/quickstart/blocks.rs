@@ -16,7 +16,7 @@ use crate::progress::say;
 
 /// The port that the samples serve on.
 const APP_PORT: u16 = 8080;
-const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
+const DELIVERY_LIMIT: Duration = Duration::from_mins(1);
 const TICK_LIMIT: Duration = Duration::from_secs(30);
 const WORKFLOW_LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(500);
@@ -79,12 +79,8 @@ impl Samples {
         Ok(rows)
     }
 
-    fn port<'a>(&self, pod: &'a str) -> Port<'a> {
-        Port { namespace: NAMESPACE, pod, number: APP_PORT }
-    }
-
     fn first(&self) -> Port<'_> {
-        self.port(&self.processors[0])
+        application(&self.processors[0])
     }
 
     /// A check that one pod can do alone.
@@ -126,7 +122,7 @@ impl Samples {
     async fn ticks(&self) -> Result<u64> {
         let mut sum = 0;
         for pod in &self.processors {
-            let seen = self.access.ask_json(self.port(pod), "GET", "/seen/ticks", None).await?;
+            let seen = self.access.ask_json(application(pod), "GET", "/seen/ticks", None).await?;
             sum += seen["count"].as_u64().context("a tick count is missing")?;
         }
         Ok(sum)
@@ -160,7 +156,7 @@ impl Samples {
         }
         let payment = self.access.pod_names(NAMESPACE, "payment-service").await?;
         for pod in &payment {
-            let seen = self.access.ask_json(self.port(pod), "GET", "/seen/orders", None).await?;
+            let seen = self.access.ask_json(application(pod), "GET", "/seen/orders", None).await?;
             ensure!(seen["count"] == 0, "payment-service got {} orders, though it is not in the scopes", seen["count"]);
         }
         Ok(format!("{} orders delivered to order-processor, a refused one again, none to payment-service", ids.len()))
@@ -182,7 +178,7 @@ impl Samples {
     async fn deliveries(&self) -> Result<BTreeMap<String, u64>> {
         let mut all = BTreeMap::new();
         for pod in &self.processors {
-            let seen = self.access.ask_json(self.port(pod), "GET", "/seen/orders", None).await?;
+            let seen = self.access.ask_json(application(pod), "GET", "/seen/orders", None).await?;
             for (id, count) in seen["deliveries"].as_object().context("a pod lists no deliveries")? {
                 *all.entry(id.clone()).or_insert(0) += count.as_u64().unwrap_or(0);
             }
@@ -192,7 +188,7 @@ impl Samples {
 
     /// Two pods contend for one lock.
     async fn lock(&self) -> Result<String> {
-        let (one, two) = (self.port(&self.processors[0]), self.port(&self.processors[1]));
+        let (one, two) = (application(&self.processors[0]), application(&self.processors[1]));
         let path = |step: &str| format!("/lock/till-{}/{step}", self.run);
         let acquire = async |port| -> Result<bool> {
             let answer = self.access.ask_json(port, "POST", &path("acquire"), None).await?;
@@ -215,7 +211,7 @@ impl Samples {
     async fn workflow(&self) -> Result<String> {
         let id = format!("settle-{}", self.run);
         let before = self.payment_pod().await?;
-        self.access.ask_json(self.port(&before), "POST", &format!("/workflow/{id}/start"), None).await?;
+        self.access.ask_json(application(&before), "POST", &format!("/workflow/{id}/start"), None).await?;
         self.workflow_reaches(&before, &id, |status| status["reserved"] == true).await?;
 
         let pods = Api::<Pod>::namespaced(self.access.client(), NAMESPACE);
@@ -227,7 +223,7 @@ impl Samples {
         let deadline = Instant::now() + WORKFLOW_LIMIT;
         // The new sidecar needs the placement table before it can pass the event on.
         while let Err(error) =
-            self.access.ask_json(self.port(&after), "POST", &format!("/workflow/{id}/approve"), None).await
+            self.access.ask_json(application(&after), "POST", &format!("/workflow/{id}/approve"), None).await
         {
             ensure!(Instant::now() < deadline, "approve the workflow after the restart: {error:#}");
             tokio::time::sleep(POLL).await;
@@ -250,7 +246,7 @@ impl Samples {
     async fn workflow_reaches(&self, pod: &str, id: &str, reached: impl Fn(&Value) -> bool) -> Result<Value> {
         let deadline = Instant::now() + WORKFLOW_LIMIT;
         loop {
-            let answer = self.access.ask_json(self.port(pod), "GET", &format!("/workflow/{id}"), None).await;
+            let answer = self.access.ask_json(application(pod), "GET", &format!("/workflow/{id}"), None).await;
             match &answer {
                 Ok(status) if reached(status) => return answer,
                 Ok(status) => ensure!(status["status"] != "FAILED", "the workflow failed: {}", status["failure"]),
@@ -260,4 +256,9 @@ impl Samples {
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// The port of an application's pod.
+fn application(pod: &str) -> Port<'_> {
+    Port { namespace: NAMESPACE, pod, number: APP_PORT }
 }

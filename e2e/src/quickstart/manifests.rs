@@ -1,5 +1,6 @@
 //! Applies manifests the way `kubectl apply --server-side` does, and waits for what they bring.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,9 +24,9 @@ pub const APPLICATIONS: [(&str, usize); 3] = [("order-processor", 2), ("payment-
 
 const FIELD_MANAGER: &str = "dapr-quickstart";
 /// How long an object may be refused for reasons that pass: a webhook that is not reached yet.
-const APPLY_LIMIT: Duration = Duration::from_secs(60);
+const APPLY_LIMIT: Duration = Duration::from_mins(1);
 const INJECTION_LIMIT: Duration = Duration::from_secs(90);
-const READY_LIMIT: Duration = Duration::from_secs(240);
+const READY_LIMIT: Duration = Duration::from_mins(4);
 const POLL: Duration = Duration::from_secs(1);
 
 /// Applies the user's manifests and the samples, and waits until every application is ready with
@@ -231,7 +232,7 @@ fn describe(pod: &Pod) -> String {
     }
     let waiting = statuses.iter().filter_map(|c| c.state.as_ref()?.waiting.as_ref()?.reason.clone());
     for reason in waiting.filter(|reason| reason != "ContainerCreating" && reason != "PodInitializing") {
-        line.push_str(&format!(" ({reason})"));
+        let _ = write!(line, " ({reason})");
     }
     line
 }

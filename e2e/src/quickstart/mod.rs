@@ -9,6 +9,7 @@ pub mod services;
 mod table;
 
 use std::fmt::Write;
+use std::ops::Add;
 
 use anyhow::{Context, Result, bail};
 
@@ -39,7 +40,8 @@ pub fn run(cluster: &Cluster) -> Result<bool> {
 async fn show(cluster: &Cluster) -> Result<bool> {
     let access = Access::to(cluster).await?;
     manifests::bring_applications(&access).await?;
-    let rows = Samples::find(&access).await?.try_all().await?;
+    let samples = Samples::find(&access).await?;
+    let rows = Box::pin(samples.try_all()).await?;
     let services = services::look(&access).await?;
     let counted = counted(&access).await?;
     let seven = metrics::seven(&access).await?;
@@ -52,10 +54,10 @@ async fn counted(access: &Access) -> Result<String> {
     let issued = |pod: &Scrape| pod.sum("dapr_sentry_cert_sign_success_total").unwrap_or(0.0);
     let sentry = services::scrape_each(access, "dapr-sentry").await?;
     let operator = services::scrape_each(access, "dapr-operator").await?;
-    let certificates: f64 = sentry.iter().map(issued).sum();
+    let certificates = sentry.iter().map(issued).fold(0.0, f64::add);
     // Every replica serves the same objects, each to sidecars of its own.
     let objects = operator.iter().filter_map(|pod| pod.sum("dapr_operator_objects")).fold(0.0, f64::max);
-    let streams: f64 = operator.iter().filter_map(|pod| pod.sum("dapr_operator_streams")).sum();
+    let streams = operator.iter().filter_map(|pod| pod.sum("dapr_operator_streams")).fold(0.0, f64::add);
     let mut out = format!("  certificates issued by sentry   {certificates}\n");
     writeln!(out, "  resources served by operator    {objects}, over {streams} open streams of sidecars")?;
     Ok(out)
