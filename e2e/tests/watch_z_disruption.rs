@@ -23,6 +23,7 @@ const RATE: u32 = 20;
 const HALF_WINDOW: Duration = Duration::from_secs(30);
 /// How long a replaced pod may take to be ready.
 const REPLACE_LIMIT: Duration = Duration::from_secs(90);
+const RECONNECT_LIMIT: Duration = Duration::from_mins(1);
 const ACTORS_MAY_FAIL: time::Duration = time::Duration::seconds(10);
 const POLL: Duration = Duration::from_millis(500);
 
@@ -105,6 +106,25 @@ impl Disruption {
         Ok(pods.get(pod).await?.metadata.uid)
     }
 
+    /// How many update streams of sidecars the operator's replicas have together.
+    async fn operator_streams(&self) -> Result<f64> {
+        let metrics = services::scrape(&self.access, "dapr-operator").await?;
+        Ok(metrics.sum("dapr_operator_streams").unwrap_or(0.0))
+    }
+
+    /// The operator has as many update streams as before.
+    async fn operator_has_its_streams(&self, before: f64) -> Result<()> {
+        let deadline = Instant::now() + RECONNECT_LIMIT;
+        loop {
+            let now = self.operator_streams().await?;
+            if now >= before {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the operator has {now} streams of sidecars, {before} before");
+            sleep(POLL).await;
+        }
+    }
+
     /// Every sidecar has its placement stream again.
     async fn sidecars_are_connected(&self) -> Result<()> {
         for (app, _) in APPLICATIONS.into_iter().filter(|(app, _)| *app != "order-service") {
@@ -141,6 +161,8 @@ async fn no_call_fails_while_each_control_plane_pod_is_deleted_in_turn() -> Resu
     let caller = access.pod_names(NAMESPACE, "order-processor").await?.pop().context("order-processor has no pod")?;
     let cluster = Disruption { access, caller };
     let ca = cluster.ca().await?;
+    let streams = cluster.operator_streams().await?;
+    ensure!(streams > 0.0, "the operator has no update stream of any sidecar");
     cluster.actor("start").await?;
     cluster.access.ask_json(cluster.port(APP_PORT), "POST", &format!("/load/start?rate={RATE}"), None).await?;
     sleep_until(Instant::now() + HALF_WINDOW).await;
@@ -174,6 +196,7 @@ async fn no_call_fails_while_each_control_plane_pod_is_deleted_in_turn() -> Resu
 
     assert_eq!(cluster.ca().await?, ca, "the CA changed");
     cluster.sidecars_are_connected().await?;
+    cluster.operator_has_its_streams(streams).await?;
     reminders_still_fire(&cluster).await
 }
 

@@ -41,17 +41,17 @@ impl Samples {
     pub async fn try_all(&self) -> Result<Vec<Row>> {
         say("trying the building blocks; the circuit breaker takes some seconds to open");
         let (state, pubsub, invocation, bindings, actors, secrets, configuration, lock) = tokio::join!(
-            self.check("/check/state"),
-            self.pubsub(),
-            self.invocation(),
-            self.bindings(),
-            self.check("/check/actors"),
-            self.secrets(),
-            self.check("/check/configuration"),
-            self.lock(),
+            told("state management", self.check("/check/state")),
+            told("publish/subscribe", self.pubsub()),
+            told("service invocation", self.invocation()),
+            told("bindings", self.bindings()),
+            told("actors", self.check("/check/actors")),
+            told("secrets", self.secrets()),
+            told("configuration", self.check("/check/configuration")),
+            told("distributed lock", self.lock()),
         );
         say("restarting payment-service in the middle of a workflow");
-        let workflow = self.workflow().await;
+        let workflow = told("workflow", self.workflow()).await;
         let processor = "kubectl -n fuse logs -l app=order-processor -c daprd";
         let mut rows = vec![
             Row::new("state management", state, &format!("Component statestore; {processor}")),
@@ -256,6 +256,13 @@ impl Samples {
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// Says how a check came out as soon as it has.
+async fn told(name: &str, check: impl Future<Output = Result<String>>) -> Result<String> {
+    let result = check.await;
+    say(format!("{name}: {}", if result.is_ok() { "ok" } else { "FAILED" }));
+    result
 }
 
 /// The port of an application's pod.
