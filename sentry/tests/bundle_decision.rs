@@ -197,7 +197,7 @@ fn step(world: &mut World, replicas: &mut [Replica; 2], index: usize) {
         Step::Adopt { bundle, repair_copy } => {
             me.waiting = None;
             if repair_copy && world.copy_version == copy_version {
-                world.copy = bundle.x509.stored().anchors.clone();
+                world.copy.clone_from(&bundle.x509.stored().anchors);
                 world.copy_version += 1;
             }
             me.held = Some(*bundle);

@@ -106,7 +106,7 @@ async fn a_leaf_follows_the_profile_and_nothing_of_the_csr_but_its_key() {
         assert!(purposes.server_auth && purposes.client_auth);
         assert_eq!(leaf.public_key().raw, rcgen::PublicKeyData::subject_public_key_info(&key));
         assert_eq!(answer.valid_until.unwrap().seconds, leaf.validity().not_after.timestamp());
-        assert_eq!(answer.trust_chain_certificates, [stored.anchors.clone()]);
+        assert_eq!(answer.trust_chain_certificates, std::slice::from_ref(&stored.anchors));
         assert!(answer.jwt.is_none() && answer.per_audience_jwts.is_empty());
     }
 }
@@ -239,7 +239,7 @@ async fn a_changed_bundle_is_taken_up_without_dropping_connections() {
     client.sign_certificate(request("app", "ns")).await.unwrap();
     // Garbage first: the last good bundle stays.
     std::fs::write(sentry.dir.path().join("creds/issuer.crt"), "garbage").unwrap();
-    let metric = || async { sentry.metric("dapr_sentry_bundle_problem").await.filter(|value| *value == 1.0) };
+    let metric = || async { sentry.metric("dapr_sentry_bundle_problem").await.filter(|value| *value > 0.5) };
     testkit::wait_until("the problem is reported", std::time::Duration::from_secs(10), metric).await;
     client.sign_certificate(request("app", "ns")).await.unwrap();
     let second = Ca::new(&rcgen::PKCS_ED25519).stored();

@@ -32,6 +32,9 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 /// The first pause after a failed attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
+/// The longest pause: the call is used to its end.
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+
 /// One attempt's end.
 enum Attempt {
     Refused(Refusal),
@@ -96,7 +99,7 @@ impl KubernetesValidator {
                 return Err(AuthError::Unavailable(error));
             }
             sleep_until(next).await;
-            pause *= 2;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
