@@ -1,4 +1,5 @@
-//! Writes the definitions of the custom resources into a folder (`charts/dapr/crds` by default).
+//! Writes the definitions of the custom resources into `charts/dapr/crds`; with `--check` it only
+//! says which files differ, and fails if any does.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,10 +7,15 @@ use std::{
 };
 
 fn main() -> ExitCode {
-    let folder = std::env::args_os().nth(1).map_or_else(chart_folder, PathBuf::from);
-    match write_all(&folder) {
-        Ok(count) => {
-            println!("{count} definitions written to {}", folder.display());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => write_all(),
+        ["--check"] => check_all(),
+        _ => Err("usage: crdgen [--check]".into()),
+    };
+    match outcome {
+        Ok(done) => {
+            println!("{done}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -19,16 +25,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn chart_folder() -> PathBuf {
+type Outcome = Result<String, Box<dyn std::error::Error>>;
+
+fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/dapr/crds")
 }
 
-fn write_all(folder: &Path) -> Result<usize, Box<dyn std::error::Error>> {
-    std::fs::create_dir_all(folder)?;
+fn write_all() -> Outcome {
     let definitions = crds::definitions();
     for definition in &definitions {
-        let file = folder.join(definition.file);
+        let file = folder().join(definition.file);
         std::fs::write(&file, definition.yaml()?).map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    Ok(definitions.len())
+    Ok(format!("{} definitions written", definitions.len()))
+}
+
+fn check_all() -> Outcome {
+    let mut differing = Vec::new();
+    for definition in crds::definitions() {
+        let found = std::fs::read_to_string(folder().join(definition.file)).unwrap_or_default();
+        if found != definition.yaml()? {
+            differing.push(definition.file);
+        }
+    }
+    if differing.is_empty() {
+        return Ok("the chart's definitions are what the types say".to_owned());
+    }
+    Err(format!("charts/dapr/crds differs from the types in {}; `make fix` rewrites it", differing.join(", ")).into())
 }
