@@ -62,6 +62,9 @@ pub struct Up {
     /// Whose control plane to install.
     #[arg(long, value_enum, default_value_t)]
     pub control_plane: ControlPlane,
+    /// Folder with operator, sentry, placement and injector already built; default: built here in release mode.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "control_plane")]
+    pub binaries: Option<PathBuf>,
     /// Folder of the chart to install; default: ours.
     #[arg(long, value_name = "FOLDER")]
     pub chart: Option<PathBuf>,

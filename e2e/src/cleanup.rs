@@ -116,6 +116,7 @@ fn remove_traces(state: &State) {
         CNI_RESULTS,
         "/var/lib/cni",
         "/run/containerd/s",
+        "/run/containerd/runc",
         SHIM_SOCKETS,
         DEVICE_PLUGINS,
         "/var/lib/kubelet",

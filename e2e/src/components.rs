@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::args::Up;
 use crate::artifacts::Artifacts;
 use crate::cache::Cache;
 use crate::command::output;
@@ -38,16 +39,22 @@ pub struct Binaries(BTreeMap<String, PathBuf>);
 
 impl Binaries {
     /// Builds the control plane and adds the sidecar and the scheduler.
-    pub fn build(control_plane: ControlPlane, artifacts: &Artifacts, cache: &Cache) -> Result<Self> {
-        let folder = match control_plane {
-            ControlPlane::Ours => build_ours()?,
-            ControlPlane::Upstream => V1_18.build(cache, Part::ControlPlane)?,
+    pub fn build(options: &Up, artifacts: &Artifacts, cache: &Cache) -> Result<Self> {
+        let folder = match (&options.binaries, options.control_plane) {
+            (Some(folder), _) => folder.clone(),
+            (None, ControlPlane::Ours) => build_ours()?,
+            (None, ControlPlane::Upstream) => V1_18.build(cache, Part::ControlPlane)?,
         };
         let mut all: BTreeMap<String, PathBuf> =
             CONTROL_PLANE.iter().map(|&name| (name.to_owned(), folder.join(name))).collect();
         all.insert("daprd".into(), artifacts.daprd.join("daprd"));
         all.insert("scheduler".into(), artifacts.scheduler.join("scheduler"));
         Ok(Self(all))
+    }
+
+    /// The program of an image.
+    pub fn path(&self, name: &str) -> Result<&Path> {
+        self.0.get(name).map(PathBuf::as_path).with_context(|| format!("no program for image {name}"))
     }
 
     /// Makes every image that the rendered chart names and gives it to the node; returns the names
@@ -59,7 +66,7 @@ impl Binaries {
         let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
         for reference in references(rendered, &names)? {
             let name = program_of(&reference);
-            let program = self.0.get(name).with_context(|| format!("no program for image {reference}"))?;
+            let program = self.path(name)?;
             let archive = state.path("images").join(format!("{name}.tar"));
             let digest = Image::of_program(&reference, name, program)?.write(&archive)?;
             if known.get(&reference) != Some(&digest) {

@@ -36,9 +36,18 @@ impl Chart {
 
     /// Installs the chart or brings the installed one up to date, and waits until it is ready.
     pub fn install(&self) -> Result<String> {
+        self.upgrade(&["--wait", "--timeout", "5m"])
+    }
+
+    /// Puts the chart's objects in place without waiting for pods.
+    pub fn install_objects(&self) -> Result<String> {
+        self.upgrade(&[])
+    }
+
+    fn upgrade(&self, waiting: &[&str]) -> Result<String> {
         let mut helm = self.helm();
         helm.args(["upgrade", RELEASE]).arg(&self.folder);
-        helm.args(["--install", "--create-namespace", "--namespace", NAMESPACE, "--wait", "--timeout", "5m"]);
+        helm.args(["--install", "--create-namespace", "--namespace", NAMESPACE]).args(waiting);
         self.add_values(&mut helm);
         output(&mut helm)
     }

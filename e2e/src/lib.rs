@@ -37,6 +37,7 @@ pub mod processes;
 pub mod progress;
 pub mod quickstart;
 pub mod samples;
+pub mod services;
 pub mod state;
 pub mod up;
 pub mod upstream;

@@ -44,20 +44,18 @@ impl Machine {
         }
     }
 
-    /// The best way that works here, and the reason in words.
-    pub fn choose(self) -> (Mode, &'static str) {
+    /// The best way that works here and the reason in words; none where nothing works.
+    pub fn choose(self) -> Option<(Mode, &'static str)> {
         match self {
-            Self { docker: true, kind: true, .. } => (Mode::Kind, "docker and kind work"),
-            Self { linux: true, root: true, docker: true, .. } => {
-                (Mode::Node, "docker works but kind is missing; Linux and root allow a node of our own")
+            Self { docker: true, kind: true, .. } => Some((Mode::Kind, "docker and kind work")),
+            Self { linux: false, .. } => None,
+            Self { root: false, .. } => {
+                Some((Mode::Processes, "neither docker with kind nor root: no pods, our services as plain processes"))
             }
-            Self { linux: true, root: true, .. } => {
-                (Mode::Node, "no Docker engine answers; Linux and root allow a node of our own")
+            Self { docker: true, .. } => {
+                Some((Mode::Node, "docker works but kind is missing; Linux and root allow a node of our own"))
             }
-            Self { linux: true, .. } => {
-                (Mode::Processes, "neither docker with kind nor root: no pods, our services as plain processes")
-            }
-            Self { .. } => (Mode::Processes, "neither docker with kind nor Linux: no pods, plain processes"),
+            Self { .. } => Some((Mode::Node, "no Docker engine answers; Linux and root allow a node of our own")),
         }
     }
 }
@@ -70,13 +68,19 @@ mod tests {
 
     #[test]
     fn kind_is_chosen_only_if_both_docker_and_kind_work() {
-        assert_eq!(Machine { docker: true, kind: true, ..BARE }.choose().0, Mode::Kind);
-        assert_eq!(Machine { docker: true, root: true, ..BARE }.choose().0, Mode::Node);
-        assert_eq!(Machine { kind: true, root: true, ..BARE }.choose().0, Mode::Node);
+        assert_eq!(Machine { docker: true, kind: true, ..BARE }.choose().unwrap().0, Mode::Kind);
+        assert_eq!(Machine { docker: true, root: true, ..BARE }.choose().unwrap().0, Mode::Node);
+        assert_eq!(Machine { kind: true, root: true, ..BARE }.choose().unwrap().0, Mode::Node);
+    }
+
+    #[test]
+    fn another_system_needs_docker_with_kind() {
+        assert!(Machine { linux: false, root: true, ..BARE }.choose().is_none());
+        assert!(Machine { linux: false, docker: true, kind: true, ..BARE }.choose().is_some());
     }
 
     #[test]
     fn without_root_there_are_plain_processes() {
-        assert_eq!(BARE.choose().0, Mode::Processes);
+        assert_eq!(BARE.choose().unwrap().0, Mode::Processes);
     }
 }

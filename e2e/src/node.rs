@@ -135,6 +135,7 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 SystemdCgroup = false
+Root = "{runc}"
 
 [plugins."io.containerd.nri.v1.nri"]
 disable = true
@@ -142,6 +143,7 @@ disable = true
         root = state.folder("containerd/root")?.display(),
         run = state.folder("containerd/run")?.display(),
         socket = socket(state).display(),
+        runc = state.folder("containerd/runc")?.display(),
         pause = Image::pause_reference(),
         cni = state.folder("cni")?.display(),
     ))

@@ -30,7 +30,9 @@ use crate::{addons, backends, cleanup, kind, node, samples};
 pub fn up(options: &Up) -> Result<Cluster> {
     let (mode, why) = match options.mode {
         Some(mode) => (mode, "asked for"),
-        None => Machine::look().choose(),
+        None => {
+            Machine::look().choose().context("on this system a cluster needs docker and kind, and they do not work")?
+        }
     };
     say(format!("cluster: {mode:?} ({why})"));
     let state = State::of_user()?;
@@ -69,8 +71,7 @@ fn up_node(options: &Up, state: &State) -> Result<()> {
     let node_artifacts = NodeArtifacts::build(&cache)?;
     let backend_artifacts = BackendArtifacts::build(&cache)?;
     let sample_images = samples::images(&cache)?;
-    let binaries =
-        (!options.no_chart).then(|| Binaries::build(options.control_plane, &artifacts, &cache)).transpose()?;
+    let binaries = (!options.no_chart).then(|| Binaries::build(options, &artifacts, &cache)).transpose()?;
     let processes = Processes::of(state)?;
     if is_whole(state, &processes)? {
         say("the cluster runs already");
