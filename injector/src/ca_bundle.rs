@@ -21,7 +21,7 @@ use kube::{
     },
 };
 use runtime::{BoxError, CancellationToken, health::Target};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{core::bundle::covers, metrics::Metrics};
 
@@ -32,8 +32,11 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// The first pause after a failed write; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(15);
-/// The least time between two repairs of what others did, should they insist.
-const REPAIR_PAUSE: Duration = Duration::from_secs(5);
+/// Repairs of what others did wait if they insist: the first not at all, the second this long,
+/// each further one twice as long up to the last; a quiet time makes the next one the first.
+const FIRST_REPAIR_PAUSE: Duration = Duration::from_millis(200);
+const LAST_REPAIR_PAUSE: Duration = Duration::from_secs(5);
+const REPAIR_QUIET: Duration = Duration::from_mins(1);
 /// How often the bundle is written where the object cannot be watched.
 const REWRITE: Duration = Duration::from_secs(30);
 
@@ -68,7 +71,7 @@ impl CaBundle {
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let named = watcher::Config::default().fields(&format!("metadata.name={WEBHOOK}"));
         let mut sight = Sight::Watch(watcher(api.clone(), named).default_backoff().boxed());
-        let mut repaired: Option<Instant> = None;
+        let mut repairs = Repairs::default();
         while let Some(anchors) = self.first_anchors().await {
             self.write(&api, &anchors).await;
             match self.next_cause(&mut sight, &anchors).await {
@@ -77,10 +80,7 @@ impl CaBundle {
                 Some(Cause::TimePassed) => tracing::debug!(name = WEBHOOK, "writing the trust anchors again"),
                 Some(Cause::ObjectDiffers) => {
                     tracing::warn!(name = WEBHOOK, "the webhook configuration lacks our trust anchors, writing them");
-                    if let Some(last) = repaired {
-                        sleep_until(last + REPAIR_PAUSE).await;
-                    }
-                    repaired = Some(Instant::now());
+                    sleep(repairs.pause(Instant::now())).await;
                 }
             }
         }
@@ -147,6 +147,26 @@ async fn write(api: &Api<MutatingWebhookConfiguration>, pem: &[u8]) -> Result<()
     .map_err(kube::Error::SerdeError)?;
     let patch = Patch::Json::<MutatingWebhookConfiguration>(patch);
     api.patch_metadata(WEBHOOK, &PatchParams::default(), &patch).await.map(|_| ())
+}
+
+/// Spaces repairs out, so that two who disagree do not write as fast as they can.
+#[derive(Debug, Default)]
+struct Repairs {
+    last: Option<Instant>,
+    next_pause: Duration,
+}
+
+impl Repairs {
+    /// How long the repair that is due `now` waits.
+    fn pause(&mut self, now: Instant) -> Duration {
+        if self.last.is_none_or(|last| now - last >= REPAIR_QUIET) {
+            self.next_pause = Duration::ZERO;
+        }
+        let pause = self.next_pause;
+        self.next_pause = (pause * 2).clamp(FIRST_REPAIR_PAUSE, LAST_REPAIR_PAUSE);
+        self.last = Some(now + pause);
+        pause
+    }
 }
 
 /// How changes by others are noticed.
