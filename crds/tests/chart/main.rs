@@ -1,0 +1,12 @@
+//! The chart, rendered by a real Helm.
+//!
+//! `HELM` names the program; without it `helm` on the path or the one in the cache of the local
+//! cluster is taken, and without any of them these tests fail. Kubernetes 1.30, the oldest
+//! supported version, is what the renders are for.
+
+mod acceptance;
+mod arguments;
+mod network;
+mod render;
+mod upstream;
+mod values;
