@@ -121,17 +121,19 @@ func checkRetry(client *sidecar.Client) web.Check {
 
 // checkBreaker fails one call for good: the first try and its 5 retries are 6
 // consecutive failures, so the breaker must open and the next call must be
-// refused by the sidecar without reaching payment-service.
+// refused by the sidecar without reaching payment-service. A sidecar keeps one
+// breaker per method, so the method is new each time: its breaker starts closed.
 func checkBreaker(client *sidecar.Client) web.Check {
-	const target = "/v1.0/invoke/payment-service/method/api/charge/unreachable-bank"
+	const failures = 6
 	return func(ctx context.Context) (string, error) {
 		name := unique("breaker")
+		target := "/v1.0/invoke/payment-service/method/api/charge/unreachable-bank/" + name
 		attempts := func() (int, error) {
 			var seen struct{ Attempts int }
 			err := client.Call(ctx, http.MethodGet, "/v1.0/invoke/payment-service/method/api/attempts/"+name, nil, &seen)
 			return seen.Attempts, err
 		}
-		first, err := client.Do(ctx, http.MethodPost, target, map[string]string{"order": name})
+		first, err := client.Do(ctx, http.MethodPost, target, nil)
 		if err != nil {
 			return "", err
 		}
@@ -142,7 +144,7 @@ func checkBreaker(client *sidecar.Client) web.Check {
 		if err != nil {
 			return "", err
 		}
-		second, err := client.Do(ctx, http.MethodPost, target, map[string]string{"order": name})
+		second, err := client.Do(ctx, http.MethodPost, target, nil)
 		if err != nil {
 			return "", err
 		}
@@ -151,7 +153,7 @@ func checkBreaker(client *sidecar.Client) web.Check {
 			return "", err
 		}
 		seen := fmt.Sprintf("breaker opened after %d failures: next call refused with %d without reaching payment-service", before, second.Status)
-		if !strings.Contains(string(second.Body), "circuit breaker is open") || after != before {
+		if !strings.Contains(string(second.Body), "circuit breaker is open") || before != failures || after != before {
 			return "", fmt.Errorf("attempts before %d, after %d; the call after them answered %d: %s", before, after, second.Status, second.Body)
 		}
 		return seen, nil

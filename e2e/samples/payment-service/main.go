@@ -33,7 +33,7 @@ func main() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("POST /api/charge", s.charge)
-	mux.HandleFunc("POST /api/charge/unreachable-bank", s.chargeUnreachable)
+	mux.HandleFunc("POST /api/charge/unreachable-bank/{order}", s.chargeUnreachable)
 	mux.HandleFunc("GET /api/attempts/{order}", s.attemptsOf)
 	mux.HandleFunc("POST /api/orders/handle", func(w http.ResponseWriter, _ *http.Request) {
 		s.orders.Add(1)
@@ -82,12 +82,7 @@ func (s *service) charge(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *service) chargeUnreachable(w http.ResponseWriter, r *http.Request) {
-	var body charge
-	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || body.Order == "" {
-		web.JSON(w, http.StatusBadRequest, map[string]string{"error": "the body must be JSON with an order"})
-		return
-	}
-	attempt := s.count(body.Order)
+	attempt := s.count(r.PathValue("order"))
 	web.JSON(w, http.StatusServiceUnavailable, map[string]any{"error": "the bank cannot be reached", "attempt": attempt})
 }
 
