@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::cache::{Cache, Entry};
 use crate::command;
@@ -22,10 +23,20 @@ pub fn images(cache: &Cache) -> Result<Vec<Image>> {
         .collect()
 }
 
+/// Changes whenever the sources of the samples do.
+pub fn fingerprint() -> Result<String> {
+    Ok(hex::encode(&digest(&SHA256, &recipe()?).as_ref()[..8]))
+}
+
+fn recipe() -> Result<Vec<u8>> {
+    let mut recipe = Vec::new();
+    add_sources(&package_folder().join("samples"), &mut recipe)?;
+    Ok(recipe)
+}
+
 fn build(cache: &Cache) -> Result<PathBuf> {
     let sources = package_folder().join("samples");
-    let mut recipe = Vec::new();
-    add_sources(&sources, &mut recipe)?;
+    let recipe = recipe()?;
     let entry = Entry { name: "samples", version: "1", recipe: &recipe };
     cache.get(&entry, |to, log| {
         for name in NAMES {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::access::Access;
 use crate::modules::package_folder;
 use crate::progress::say;
+use crate::samples;
 
 /// The namespace of the user's manifests.
 pub use crate::backends::APPLICATION_NAMESPACE as NAMESPACE;
@@ -39,9 +40,15 @@ pub async fn bring_applications(access: &Access) -> Result<()> {
         apply_file(access, &file).await?;
     }
     wait_for_injection(access).await?;
-    apply_file(access, &package_folder().join("samples/manifests/30-applications.yaml")).await?;
+    let mut applications = objects(&package_folder().join("samples/manifests/30-applications.yaml"))?;
     for object in objects(&package_folder().join("acceptance/deployment-order-service.yaml"))? {
-        apply(access, complete_order_service(object)?).await?;
+        applications.push(complete_order_service(object)?);
+    }
+    let build = samples::fingerprint()?;
+    for mut object in applications {
+        // Their tag is always `latest`: without this, pods of an earlier build would stay.
+        object["spec"]["template"]["metadata"]["annotations"]["samples/build"] = build.clone().into();
+        apply(access, object).await?;
     }
     wait_until_ready(access).await
 }
