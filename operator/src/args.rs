@@ -164,13 +164,11 @@ impl Config {
             found => Some(parse_namespace("--watch-namespace", found)?),
         };
         let local_identity = match variable("SENTRY_LOCAL_IDENTITY") {
-            Some(found) if !found.is_empty() => {
-                Some(AppId::parse(&found).map_err(|_| ConfigError::Name {
-                    origin: "SENTRY_LOCAL_IDENTITY",
-                    found,
-                    what: "a workload",
-                })?)
-            }
+            Some(found) if !found.is_empty() => Some(AppId::parse(&found).map_err(|_| ConfigError::Name {
+                origin: "SENTRY_LOCAL_IDENTITY",
+                found,
+                what: "a workload",
+            })?),
             _ => None,
         };
         let is_off = |name: &str| variable(name).is_some_and(|value| value.eq_ignore_ascii_case("false"));
@@ -190,11 +188,7 @@ impl Config {
 }
 
 fn parse_namespace(origin: &'static str, found: &str) -> Result<Namespace, ConfigError> {
-    Namespace::parse(found).map_err(|_| ConfigError::Name {
-        origin,
-        found: found.to_owned(),
-        what: "a namespace",
-    })
+    Namespace::parse(found).map_err(|_| ConfigError::Name { origin, found: found.to_owned(), what: "a namespace" })
 }
 
 fn parse_period(text: &str) -> Result<WatchdogPeriod, ConfigError> {
@@ -203,9 +197,7 @@ fn parse_period(text: &str) -> Result<WatchdogPeriod, ConfigError> {
         "once" => return Ok(WatchdogPeriod::Once),
         _ => {}
     }
-    let period: GoDuration = text.parse().map_err(|_| ConfigError::Period {
-        found: text.to_owned(),
-    })?;
+    let period: GoDuration = text.parse().map_err(|_| ConfigError::Period { found: text.to_owned() })?;
     match period.to_std() {
         Some(period) if period >= Duration::from_secs(1) => Ok(WatchdogPeriod::Every(period)),
         _ => Err(ConfigError::ShortPeriod),
@@ -239,10 +231,25 @@ mod tests {
     #[test]
     fn the_charts_arguments_are_accepted() {
         let flags = [
-            "--watch-interval", "0", "--max-pod-restarts-per-minute", "20", "--log-level", "info",
-            "--log-as-json", "--enable-metrics", "--metrics-port", "9090", "--trust-anchors-file", "/ca",
-            "--watch-namespace", "fuse", "--disable-service-reconciler", "-watchdog-can-patch-pod-labels",
-            "--enable-argo-rollout-service-reconciler=true", "--cache-sync-period", "10h",
+            "--watch-interval",
+            "0",
+            "--max-pod-restarts-per-minute",
+            "20",
+            "--log-level",
+            "info",
+            "--log-as-json",
+            "--enable-metrics",
+            "--metrics-port",
+            "9090",
+            "--trust-anchors-file",
+            "/ca",
+            "--watch-namespace",
+            "fuse",
+            "--disable-service-reconciler",
+            "-watchdog-can-patch-pod-labels",
+            "--enable-argo-rollout-service-reconciler=true",
+            "--cache-sync-period",
+            "10h",
         ];
         let config = config(&flags, &[HERE, ("ENABLE_WEBHOOKS", "False")]).unwrap();
         assert_eq!(config.watch_namespace.unwrap().as_str(), "fuse");

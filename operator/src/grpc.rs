@@ -57,11 +57,7 @@ pub async fn serve(
     watched: Option<Namespace>,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
-    let api = Api {
-        hub,
-        watched,
-        stop: stop.clone(),
-    };
+    let api = Api { hub, watched, stop: stop.clone() };
     let graceful = stop.clone();
     let stopping: Stopping = Box::pin(async move { graceful.cancelled().await });
     let server = tonic::transport::Server::builder()
@@ -103,10 +99,9 @@ impl Api {
 
     fn check_watched(&self, caller: &Caller, action: &'static str) -> Result<(), Refusal> {
         match &self.watched {
-            Some(watched) if *watched != caller.viewer.namespace => Err(Refusal::Unwatched {
-                action,
-                namespace: caller.viewer.namespace.to_string(),
-            }),
+            Some(watched) if *watched != caller.viewer.namespace => {
+                Err(Refusal::Unwatched { action, namespace: caller.viewer.namespace.to_string() })
+            }
             _ => Ok(()),
         }
     }
@@ -125,29 +120,15 @@ impl Api {
         Ok(versions.iter().map(|version| version.json_for(caller.generation).clone()).collect())
     }
 
-    async fn get(
-        &self,
-        caller: &Caller,
-        (kind, action): (ApiKind, String),
-        name: String,
-    ) -> Result<Bytes, Refusal> {
-        let key = ObjectKey {
-            namespace: caller.viewer.namespace.clone(),
-            name,
-        };
+    async fn get(&self, caller: &Caller, (kind, action): (ApiKind, String), name: String) -> Result<Bytes, Refusal> {
+        let key = ObjectKey { namespace: caller.viewer.namespace.clone(), name };
         match self.hub.get(kind, &key).await? {
-            Some(Listed::Whole(version) | Listed::Partial(version)) => {
-                Ok(version.json_for(caller.generation).clone())
-            }
+            Some(Listed::Whole(version) | Listed::Partial(version)) => Ok(version.json_for(caller.generation).clone()),
             Some(Listed::Refused(reason)) => {
                 tracing::warn!(object = %key, %reason, "error processing configuration secrets");
                 Err(Refusal::ConfigurationSecrets(reason.to_string()))
             }
-            Some(Listed::Waiting) | None => Err(Refusal::NotFound {
-                action,
-                kind: kind.name(),
-                name: key.name,
-            }),
+            Some(Listed::Waiting) | None => Err(Refusal::NotFound { action, kind: kind.name(), name: key.name }),
         }
     }
 
@@ -165,11 +146,7 @@ impl Api {
             "sidecar connected for {} updates",
             kind.name()
         );
-        let Caller {
-            viewer,
-            connection,
-            generation,
-        } = caller;
+        let Caller { viewer, connection, generation } = caller;
         let (hub, stop) = (Arc::clone(&self.hub), self.stop.clone());
         let opened = async move {
             tokio::select! {
@@ -282,8 +259,7 @@ impl Operator for Api {
         &self,
         request: Request<wire::ListSubscriptionsRequest>,
     ) -> Result<Response<wire::ListSubscriptionsResponse>, Status> {
-        let subscriptions =
-            lists!(self, request, ApiKind::Subscription, "error getting subscriptions");
+        let subscriptions = lists!(self, request, ApiKind::Subscription, "error getting subscriptions");
         Ok(Response::new(wire::ListSubscriptionsResponse { subscriptions }))
     }
 
@@ -325,8 +301,7 @@ impl Operator for Api {
         &self,
         request: Request<wire::ListHttpEndpointsRequest>,
     ) -> Result<Response<wire::ListHttpEndpointsResponse>, Status> {
-        let http_endpoints =
-            lists!(self, request, ApiKind::HttpEndpoint, "error listing http endpoints");
+        let http_endpoints = lists!(self, request, ApiKind::HttpEndpoint, "error listing http endpoints");
         Ok(Response::new(wire::ListHttpEndpointsResponse { http_endpoints }))
     }
 
@@ -358,8 +333,9 @@ impl Operator for Api {
     ) -> Result<Response<Self::ConfigurationUpdateStream>, Status> {
         let caller = Self::authorize(&request, &request.get_ref().namespace)
             .map_err(|refusal| Refusal::Configuration(Box::new(refusal)))?;
-        Ok(self.stream(ApiKind::Configuration, caller, |configuration, r#type| {
-            wire::ConfigurationUpdateEvent { configuration, r#type }
+        Ok(self.stream(ApiKind::Configuration, caller, |configuration, r#type| wire::ConfigurationUpdateEvent {
+            configuration,
+            r#type,
         }))
     }
 
@@ -367,12 +343,7 @@ impl Operator for Api {
         &self,
         request: Request<wire::ListWorkflowAccessPolicyRequest>,
     ) -> Result<Response<wire::ListWorkflowAccessPolicyResponse>, Status> {
-        let policies = lists!(
-            self,
-            request,
-            ApiKind::WorkflowAccessPolicy,
-            "error listing workflow access policies"
-        );
+        let policies = lists!(self, request, ApiKind::WorkflowAccessPolicy, "error listing workflow access policies");
         Ok(Response::new(wire::ListWorkflowAccessPolicyResponse { policies }))
     }
 
@@ -380,11 +351,6 @@ impl Operator for Api {
         &self,
         request: Request<wire::WorkflowAccessPolicyUpdateRequest>,
     ) -> Result<Response<Self::WorkflowAccessPolicyUpdateStream>, Status> {
-        updates!(
-            self,
-            request,
-            ApiKind::WorkflowAccessPolicy,
-            WorkflowAccessPolicyUpdateEvent { policy }
-        )
+        updates!(self, request, ApiKind::WorkflowAccessPolicy, WorkflowAccessPolicyUpdateEvent { policy })
     }
 }

@@ -104,12 +104,7 @@ pub struct Hub {
 impl Hub {
     /// An empty hub.
     pub fn new(metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self {
-            state: Mutex::default(),
-            changes: watch::Sender::new(0),
-            secret_news: Notify::new(),
-            metrics,
-        })
+        Arc::new(Self { state: Mutex::default(), changes: watch::Sender::new(0), secret_news: Notify::new(), metrics })
     }
 
     /// An object was created or changed.
@@ -127,9 +122,16 @@ impl Hub {
         self.change(|state| state.catalog.reset(kind, objects));
     }
 
-    /// A Secret was looked for.
-    pub fn observe_secret(&self, secret: &ObjectKey, observed: Observed) {
-        self.change(|state| state.catalog.observe_secret(secret, observed));
+    /// A Secret was looked for. Says whether that was news.
+    pub fn observe_secret(&self, secret: &ObjectKey, observed: Observed) -> bool {
+        let mut is_news = false;
+        self.change(|state| {
+            let before = state.catalog.secrets().is_missing(secret);
+            let effects = state.catalog.observe_secret(secret, observed);
+            is_news = before != state.catalog.secrets().is_missing(secret);
+            effects
+        });
+        is_news
     }
 
     /// Changes what is known of pods.
@@ -267,25 +269,15 @@ impl Hub {
         let mut state = self.state.lock();
         let id = state.next_id;
         state.next_id += 1;
-        let subscriber = Arc::new(Subscriber {
-            queue: Mutex::new(state.opening(kind, &viewer)),
-            viewer,
-            news: Notify::new(),
-        });
+        let subscriber =
+            Arc::new(Subscriber { queue: Mutex::new(state.opening(kind, &viewer)), viewer, news: Notify::new() });
         let namespace = subscriber.viewer.namespace.clone();
         let of_namespace = state.subscribers[kind.index()].entry(namespace).or_default();
         of_namespace.insert(id, Arc::clone(&subscriber));
         if let Some(connection) = connection {
             *state.component_streams.entry(connection).or_default() += 1;
         }
-        Events {
-            hub: Arc::clone(self),
-            kind,
-            id,
-            subscriber,
-            connection,
-            stop,
-        }
+        Events { hub: Arc::clone(self), kind, id, subscriber, connection, stop }
     }
 
     /// The number of open streams of a kind.
@@ -335,10 +327,7 @@ impl State {
             match (listed, unresolved) {
                 (Listed::Waiting, _) => return None,
                 (Listed::Partial(version), Unresolved::Refuse) => {
-                    return Some(Err(Unavailable::MissingSecret {
-                        kind: kind.name(),
-                        object: version.key.clone(),
-                    }));
+                    return Some(Err(Unavailable::MissingSecret { kind: kind.name(), object: version.key.clone() }));
                 }
                 (Listed::Whole(version) | Listed::Partial(version), _) => {
                     versions.push(Arc::clone(version));
@@ -357,10 +346,7 @@ impl State {
                 && version.may_be_repeated(kind)
                 && self.is_for(kind, version, viewer)
             {
-                queue.push(Event {
-                    change: Change::Created,
-                    version: Arc::clone(version),
-                });
+                queue.push(Event { change: Change::Created, version: Arc::clone(version) });
             }
         }
         queue
@@ -368,8 +354,7 @@ impl State {
 
     /// A sidecar is told of its own Configuration only; any other would restart it.
     fn is_for(&self, kind: ApiKind, version: &Version, viewer: &Viewer) -> bool {
-        kind != ApiKind::Configuration
-            || self.assignments.of(viewer) == Some(version.key.name.as_str())
+        kind != ApiKind::Configuration || self.assignments.of(viewer) == Some(version.key.name.as_str())
     }
 
     fn fan_out(&self, delta: &Delta, metrics: &Metrics) {

@@ -84,14 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let hub = Hub::new(metrics.clone());
     registry.register_collector(Box::new(Sizes::of(&hub)));
     let client = runtime::kube_client(&config.args.kube).await.context("error creating operator")?;
-    let mut operator = Operator {
-        config,
-        client,
-        hub,
-        metrics,
-        health: Health::new(),
-        tasks: TaskSet::new(),
-    };
+    let mut operator = Operator { config, client, hub, metrics, health: Health::new(), tasks: TaskSet::new() };
     let targets = Targets::of(&operator.health);
     operator.serve_admin(registry).await?;
     let name = operator.config.args.config.clone();
@@ -132,8 +125,7 @@ impl Operator {
         let listener = admin::listen(&args.health.healthz_listen_address, args.health.healthz_port).await?;
         self.tasks.spawn("operator.health", |stop| admin::serve_health(listener, health, Router::new(), stop));
         if args.metrics.enable_metrics {
-            let listener =
-                admin::listen(&args.metrics.metrics_listen_address, args.metrics.metrics_port).await?;
+            let listener = admin::listen(&args.metrics.metrics_listen_address, args.metrics.metrics_port).await?;
             self.tasks.spawn("operator.metrics", |stop| admin::serve_metrics(listener, registry, stop));
         }
         Ok(())
@@ -219,14 +211,9 @@ impl Operator {
         self.tasks.spawn("operator.api", |stop| grpc::serve(incoming, hub, watched, stop));
     }
 
-    async fn start_webhook(
-        &mut self,
-        workload: &Workload,
-        target: runtime::health::Target,
-    ) -> anyhow::Result<()> {
+    async fn start_webhook(&mut self, workload: &Workload, target: runtime::health::Target) -> anyhow::Result<()> {
         let args = &self.config.args;
-        let listener =
-            admin::listen(&args.webhook_server_listen_address, args.webhook_server_port).await?;
+        let listener = admin::listen(&args.webhook_server_listen_address, args.webhook_server_port).await?;
         let incoming = Incoming::new(listener, Some(workload.server_auth_only(Alpn::H2OrHttp11)));
         self.tasks.spawn("operator.webhook", |stop| webhook::serve(incoming, stop));
         let anchors = workload.trust_anchors_rx();
@@ -250,9 +237,7 @@ impl Operator {
             let (client, metrics) = (self.client.clone(), self.metrics.clone());
             let (leading, namespace) = (leading.clone(), namespace.clone());
             self.tasks.spawn(name, |stop| async move {
-                let work = |term| {
-                    services::run(client.clone(), kind, namespace.clone(), metrics.clone(), term)
-                };
+                let work = |term| services::run(client.clone(), kind, namespace.clone(), metrics.clone(), term);
                 while_leading(leading, stop, work).await;
                 Ok(())
             });
@@ -265,9 +250,7 @@ impl Operator {
         let (client, labelling) = (self.client.clone(), self.config.labelling);
         let per_minute = self.config.args.max_pod_restarts_per_minute;
         self.tasks.spawn("operator.watchdog", |stop| async move {
-            let work = |term| {
-                Watchdog::new(client.clone(), namespace.clone(), labelling, per_minute).run(period, term)
-            };
+            let work = |term| Watchdog::new(client.clone(), namespace.clone(), labelling, per_minute).run(period, term);
             while_leading(leading, stop, work).await;
             Ok(())
         });
@@ -278,8 +261,8 @@ impl Operator {
             // The receiver keeps the last value although the sender is gone.
             return watch::channel(true).1;
         }
-        let namespace = std::fs::read_to_string(POD_NAMESPACE)
-            .unwrap_or_else(|_not_in_a_pod| self.config.namespace.to_string());
+        let namespace =
+            std::fs::read_to_string(POD_NAMESPACE).unwrap_or_else(|_not_in_a_pod| self.config.namespace.to_string());
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let identity = format!("{}_{}", host.trim(), uuid::Uuid::new_v4());
         let (lease, leading) = Lease::new(self.client.clone(), namespace.trim(), LEASE, &identity);

@@ -89,9 +89,7 @@ impl Metrics {
 }
 
 fn app(app_id: &str) -> App {
-    App {
-        app_id: app_id.to_owned(),
-    }
+    App { app_id: app_id.to_owned() }
 }
 
 /// Reads the sizes of the hub at scrape time, so that they never drift.
@@ -121,12 +119,8 @@ impl Collector for Sizes {
             ("dapr_operator_streams", "Open update streams", Hub::streams),
         ];
         for (name, help, size) in gauges {
-            let mut family = encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                prometheus_client::metrics::MetricType::Gauge,
-            )?;
+            let mut family =
+                encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?;
             for kind in ApiKind::ALL {
                 let value = i64::try_from(size(&hub, kind)).unwrap_or(i64::MAX);
                 let labels = [("kind", kind.name())];

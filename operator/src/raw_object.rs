@@ -111,8 +111,7 @@ mod tests {
         let list: ObjectList<RawObject> = serde_json::from_str(&list).unwrap();
         assert_eq!(list.items[0].json(), OBJECT);
         let event = format!(r#"{{"type":"ADDED","object":{OBJECT}}}"#);
-        let WatchEvent::Added(object) = serde_json::from_str::<WatchEvent<RawObject>>(&event).unwrap()
-        else {
+        let WatchEvent::Added(object) = serde_json::from_str::<WatchEvent<RawObject>>(&event).unwrap() else {
             panic!("it is an addition");
         };
         assert_eq!(object.json(), OBJECT);

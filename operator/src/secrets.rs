@@ -94,7 +94,10 @@ impl Secrets {
                 () = stop.cancelled() => return Ok(()),
                 Some((secret, observed)) = fetches.next(), if !fetches.is_empty() => {
                     self.under_way.remove(&secret);
-                    hub.observe_secret(&secret, observed);
+                    let is_missing = observed == Observed::Missing;
+                    if hub.observe_secret(&secret, observed) && is_missing {
+                        tracing::warn!(%secret, "Secret not found: fields that refer to it stay unresolved");
+                    }
                 }
                 work = hub.secret_work() => self.take(work, &news_tx),
                 Some(news) = news_rx.recv() => self.hear(news),
@@ -153,10 +156,7 @@ async fn fetch(client: Client, secret: ObjectKey) -> (ObjectKey, Observed) {
     loop {
         let error: BoxError = match tokio::time::timeout(FETCH_LIMIT, api.get_opt(&secret.name)).await {
             Ok(Ok(Some(found))) => return (secret, Observed::Data(data_of(found))),
-            Ok(Ok(None)) => {
-                tracing::warn!(%secret, "Secret not found: fields that refer to it stay unresolved");
-                return (secret, Observed::Missing);
-            }
+            Ok(Ok(None)) => return (secret, Observed::Missing),
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
                 tracing::error!(%secret, "Secret may not be read: the operator needs get on it");
                 return (secret, Observed::Missing);
@@ -194,9 +194,7 @@ async fn watch(api: Api<PartialObjectMeta<Secret>>, namespace: Namespace, news: 
                 is_well = true;
                 Some(News::AllOf(namespace.clone()))
             }
-            Ok(Some(Ok(Event::Apply(secret) | Event::Delete(secret)))) => {
-                key_of(&secret).map(News::Touched)
-            }
+            Ok(Some(Ok(Event::Apply(secret) | Event::Delete(secret)))) => key_of(&secret).map(News::Touched),
             Ok(Some(Ok(Event::Init | Event::InitApply(_)))) => None,
             Ok(Some(Err(()))) if is_well => {
                 tracing::warn!(%namespace, "Secrets cannot be watched, polling them");

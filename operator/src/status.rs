@@ -54,14 +54,10 @@ pub enum Refusal {
 impl Refusal {
     fn code(&self) -> Code {
         match self {
-            Self::NoIdentity | Self::OtherNamespace { .. } | Self::Configuration(_) => {
-                Code::PermissionDenied
-            }
+            Self::NoIdentity | Self::OtherNamespace { .. } | Self::Configuration(_) => Code::PermissionDenied,
             // Upstream's code for a plain error. Sidecars fail on it at once, as they should:
             // trying again does not help.
-            Self::Unwatched { .. } | Self::NotFound { .. } | Self::ConfigurationSecrets(_) => {
-                Code::Unknown
-            }
+            Self::Unwatched { .. } | Self::NotFound { .. } | Self::ConfigurationSecrets(_) => Code::Unknown,
             // Sidecars try these again.
             Self::Unavailable(_) | Self::ShuttingDown => Code::Unavailable,
         }
@@ -80,17 +76,10 @@ mod tests {
 
     #[test]
     fn every_refusal_has_upstreams_code_and_text() {
-        let other = Refusal::OtherNamespace {
-            requested: "a".into(),
-            identity: "b".into(),
-        };
+        let other = Refusal::OtherNamespace { requested: "a".into(), identity: "b".into() };
         let rows = [
             (Refusal::NoIdentity, Code::PermissionDenied, "failed to determine identity"),
-            (
-                other.clone(),
-                Code::PermissionDenied,
-                "identity does not match requested namespace exp=a got=b",
-            ),
+            (other.clone(), Code::PermissionDenied, "identity does not match requested namespace exp=a got=b"),
             (
                 Refusal::Configuration(Box::new(other)),
                 Code::PermissionDenied,
@@ -106,18 +95,11 @@ mod tests {
                 "error getting configuration a/c: Configuration.dapr.io \"c\" not found",
             ),
             (
-                Refusal::Unwatched {
-                    action: "error getting components",
-                    namespace: "a".into(),
-                },
+                Refusal::Unwatched { action: "error getting components", namespace: "a".into() },
                 Code::Unknown,
                 "error getting components: unable to get: a because of unknown namespace for the cache",
             ),
-            (
-                Refusal::ConfigurationSecrets("x".into()),
-                Code::Unknown,
-                "error processing configuration secrets: x",
-            ),
+            (Refusal::ConfigurationSecrets("x".into()), Code::Unknown, "error processing configuration secrets: x"),
             (
                 Unavailable::NotLoaded { kind: "Component" }.into(),
                 Code::Unavailable,

@@ -85,10 +85,7 @@ pub async fn load(client: Client, namespace: &str, name: &str) -> Result<System,
             Err(reason) => reason,
         };
         if Instant::now() >= deadline {
-            return Err(SystemError::Load {
-                name: name.to_owned(),
-                reason,
-            });
+            return Err(SystemError::Load { name: name.to_owned(), reason });
         }
         tracing::warn!(config = name, reason, "system Configuration not there yet, waiting for it");
         tokio::time::sleep(RETRY_AFTER).await;
@@ -103,20 +100,15 @@ async fn get(api: &Api<RawObject>, name: &str) -> Result<RawObject, String> {
 }
 
 fn read(name: &str, json: &str) -> Result<System, SystemError> {
-    let Stored { spec } = serde_json::from_str(json).map_err(|error| SystemError::Load {
-        name: name.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let Stored { spec } = serde_json::from_str(json)
+        .map_err(|error| SystemError::Load { name: name.to_owned(), reason: error.to_string() })?;
     let found = spec.mtls.control_plane_trust_domain;
     let name = name.to_owned();
     if found.is_empty() {
         return Err(SystemError::NoTrustDomain { name });
     }
     match TrustDomain::parse(&found) {
-        Ok(trust_domain) => Ok(System {
-            trust_domain,
-            sentry_address: spec.mtls.sentry_address,
-        }),
+        Ok(trust_domain) => Ok(System { trust_domain, sentry_address: spec.mtls.sentry_address }),
         Err(_) => Err(SystemError::TrustDomain { name, found }),
     }
 }

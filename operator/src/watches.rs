@@ -188,13 +188,13 @@ async fn follow<K>(
                     on_news(News::Absent);
                 }
             }
+            // Routine: the API server forgot where the watch was, and it begins anew.
+            Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => {
+                tracing::debug!(kind = what, "watch expired, listing again");
+            }
             Some(Err(error)) => {
                 metrics.watch_failed(what);
-                tracing::warn!(
-                    kind = what,
-                    error = &error as &dyn std::error::Error,
-                    "watch failed, trying again"
-                );
+                tracing::warn!(kind = what, error = &error as &dyn std::error::Error, "watch failed, trying again");
             }
             None => return stop.cancelled().await,
         }

@@ -10,8 +10,8 @@ use operator::{
     metrics::Metrics,
 };
 use proto::operator::v1::{self as pb, ResourceEventType, operator_client::OperatorClient};
-use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use runtime::CancellationToken;
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use testkit::ca::TestCa;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tonic::{Code, Streaming, transport::Channel};
@@ -53,13 +53,7 @@ impl Rig {
         let mut server = JoinSet::new();
         let serving = grpc::serve(incoming, Arc::clone(&hub), None, stop.clone());
         server.spawn(async move { serving.await.unwrap() });
-        Self {
-            hub,
-            ca,
-            address,
-            stop,
-            _server: server,
-        }
+        Self { hub, ca, address, stop, _server: server }
     }
 
     async fn synced() -> Self {
@@ -91,13 +85,9 @@ impl Rig {
     }
 
     fn secret(&self, name: &str, value: Option<&str>) {
-        let key = wire::ObjectKey {
-            namespace: identity::Namespace::parse("fuse").unwrap(),
-            name: name.to_owned(),
-        };
-        let observed = value.map_or(Observed::Missing, |value| {
-            Observed::Data([("k".to_owned(), value.as_bytes().to_vec())].into())
-        });
+        let key = wire::ObjectKey { namespace: identity::Namespace::parse("fuse").unwrap(), name: name.to_owned() };
+        let observed = value
+            .map_or(Observed::Missing, |value| Observed::Data([("k".to_owned(), value.as_bytes().to_vec())].into()));
         self.hub.observe_secret(&key, observed);
     }
 }

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use identity::Namespace;
 
-use super::{golang, wire::{ObjectKey, Viewer}};
+use super::{
+    golang,
+    wire::{ObjectKey, Viewer},
+};
 
 /// What a pod says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +50,7 @@ impl Assignments {
     /// Forgets every pod that `is_present` does not know.
     pub fn retain(&mut self, is_present: impl Fn(&ObjectKey) -> bool) {
         for (namespace, pods) in &mut self.pods {
-            pods.retain(|name, _| {
-                is_present(&ObjectKey {
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                })
-            });
+            pods.retain(|name, _| is_present(&ObjectKey { namespace: namespace.clone(), name: name.clone() }));
         }
         self.pods.retain(|_, pods| !pods.is_empty());
     }
@@ -80,10 +78,7 @@ fn claim(pod: &ObjectKey, annotations: &BTreeMap<String, String>) -> Option<Clai
         "" => pod.name.as_str(),
         app_id => app_id,
     };
-    Some(Claim {
-        app_id: app_id.to_owned(),
-        configuration: configuration.to_owned(),
-    })
+    Some(Claim { app_id: app_id.to_owned(), configuration: configuration.to_owned() })
 }
 
 #[cfg(test)]
@@ -93,10 +88,7 @@ mod tests {
     use super::*;
 
     fn pod(name: &str) -> ObjectKey {
-        ObjectKey {
-            namespace: Namespace::parse("fuse").unwrap(),
-            name: name.to_owned(),
-        }
+        ObjectKey { namespace: Namespace::parse("fuse").unwrap(), name: name.to_owned() }
     }
 
     fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -104,16 +96,11 @@ mod tests {
     }
 
     fn viewer(app: &str) -> Viewer {
-        Viewer {
-            namespace: Namespace::parse("fuse").unwrap(),
-            app_id: AppId::parse(app).unwrap(),
-        }
+        Viewer { namespace: Namespace::parse("fuse").unwrap(), app_id: AppId::parse(app).unwrap() }
     }
 
-    const A: [(&str, &str); 3] =
-        [("dapr.io/enabled", "true"), ("dapr.io/app-id", "order"), ("dapr.io/config", "a")];
-    const B: [(&str, &str); 3] =
-        [("dapr.io/enabled", "1"), ("dapr.io/app-id", "order"), ("dapr.io/config", "b")];
+    const A: [(&str, &str); 3] = [("dapr.io/enabled", "true"), ("dapr.io/app-id", "order"), ("dapr.io/config", "a")];
+    const B: [(&str, &str); 3] = [("dapr.io/enabled", "1"), ("dapr.io/app-id", "order"), ("dapr.io/config", "b")];
 
     #[test]
     fn pods_that_agree_assign_and_pods_that_differ_do_not() {

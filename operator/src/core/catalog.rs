@@ -55,10 +55,7 @@ impl Version {
         match kind {
             ApiKind::Configuration | ApiKind::Resiliency => true,
             ApiKind::HttpEndpoint => !self.has_secrets,
-            ApiKind::Component
-            | ApiKind::McpServer
-            | ApiKind::Subscription
-            | ApiKind::WorkflowAccessPolicy => false,
+            ApiKind::Component | ApiKind::McpServer | ApiKind::Subscription | ApiKind::WorkflowAccessPolicy => false,
         }
     }
 
@@ -110,10 +107,7 @@ impl Delta {
             (Some(_), Some(new)) => (Change::Updated, new),
             (Some(old), None) => (Change::Deleted, old),
         };
-        Some(Event {
-            change,
-            version: Arc::clone(version),
-        })
+        Some(Event { change, version: Arc::clone(version) })
     }
 
     /// The namespace of the object.
@@ -193,8 +187,7 @@ impl Catalog {
     pub fn reset(&mut self, kind: ApiKind, objects: Vec<Object>) -> Effects {
         let mut effects = Effects::default();
         let present: BTreeSet<&ObjectKey> = objects.iter().map(|object| &object.key).collect();
-        let gone: Vec<ObjectKey> =
-            self.keys(kind).filter(|key| !present.contains(key)).collect();
+        let gone: Vec<ObjectKey> = self.keys(kind).filter(|key| !present.contains(key)).collect();
         for key in gone {
             self.take(kind, &key, &mut effects);
         }
@@ -256,8 +249,7 @@ impl Catalog {
         let key = object.key.clone();
         let before = self.entry(kind, &key);
         let is_replay = before.is_some_and(|entry| {
-            !object.resource_version.is_empty()
-                && entry.object.resource_version == object.resource_version
+            !object.resource_version.is_empty() && entry.object.resource_version == object.resource_version
         });
         if is_replay {
             return;
@@ -269,12 +261,7 @@ impl Catalog {
         match shelf.get_mut(&key.name) {
             Some(entry) => entry.object = object,
             None => {
-                let entry = Entry {
-                    object,
-                    state: Listed::Waiting,
-                    published: None,
-                    is_first_list,
-                };
+                let entry = Entry { object, state: Listed::Waiting, published: None, is_first_list };
                 shelf.insert(key.name.clone(), entry);
             }
         }
@@ -299,11 +286,7 @@ impl Catalog {
             let json = entry.object.template.unresolved();
             Arc::new(version(&entry.object, json))
         });
-        effects.deltas.push(Delta {
-            kind,
-            old: Some(old),
-            new: None,
-        });
+        effects.deltas.push(Delta { kind, old: Some(old), new: None });
     }
 
     fn move_references(
@@ -333,12 +316,10 @@ impl Catalog {
         let Some(entry) = shelf.and_then(|objects| objects.get_mut(&key.name)) else {
             return;
         };
-        let rendered = entry.object.template.render(|name| {
-            secrets.look_up(&ObjectKey {
-                namespace: key.namespace.clone(),
-                name: name.to_owned(),
-            })
-        });
+        let rendered = entry
+            .object
+            .template
+            .render(|name| secrets.look_up(&ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() }));
         entry.state = match rendered {
             Rendered::Whole(json) => Listed::Whole(Arc::new(version(&entry.object, json))),
             Rendered::Partial(json) => Listed::Partial(Arc::new(version(&entry.object, json))),
@@ -365,13 +346,9 @@ impl Entry {
         let old = self.published.replace(Arc::clone(&new));
         let is_first_list = std::mem::take(&mut self.is_first_list);
         let is_rotation = cause == Cause::Secret && old.is_some();
-        let is_silent = is_first_list
-            || (is_rotation && (!kind.pushes_rotated_secrets() || old.as_ref() == Some(&new)));
-        (!is_silent).then_some(Delta {
-            kind,
-            old,
-            new: Some(new),
-        })
+        let is_silent =
+            is_first_list || (is_rotation && (!kind.pushes_rotated_secrets() || old.as_ref() == Some(&new)));
+        (!is_silent).then_some(Delta { kind, old, new: Some(new) })
     }
 }
 
@@ -379,10 +356,7 @@ fn secrets_of(object: &Object) -> BTreeSet<ObjectKey> {
     object
         .template
         .secrets()
-        .map(|name| ObjectKey {
-            namespace: object.key.namespace.clone(),
-            name: name.to_owned(),
-        })
+        .map(|name| ObjectKey { namespace: object.key.namespace.clone(), name: name.to_owned() })
         .collect()
 }
 

@@ -56,8 +56,7 @@ struct Request<'a> {
 pub fn answer(body: &str) -> Result<String, NoReview> {
     let review: Review<'_> = serde_json::from_str(body).map_err(|_| NoReview)?;
     let request = review.request.ok_or(NoReview)?;
-    let converted: Result<Vec<_>, _> =
-        request.objects.iter().map(|object| convert(object, &request.desired)).collect();
+    let converted: Result<Vec<_>, _> = request.objects.iter().map(|object| convert(object, &request.desired)).collect();
     let response = match converted {
         Ok(objects) => {
             let objects: Vec<&str> = objects.iter().map(|object| object.get()).collect();
@@ -83,10 +82,7 @@ pub fn answer(body: &str) -> Result<String, NoReview> {
 
 fn convert(object: &RawValue, desired: &str) -> Result<Box<RawValue>, Refusal> {
     let mut name = String::from("without a name");
-    let fail = |name: &str, source| Refusal::Object {
-        name: name.to_owned(),
-        source,
-    };
+    let fail = |name: &str, source| Refusal::Object { name: name.to_owned(), source };
     let members = read_map(object, "(root)").map_err(|source| fail(&name, source))?;
     let head = head(&members).map_err(|source| fail(&name, source))?;
     name = head.name;
@@ -96,10 +92,7 @@ fn convert(object: &RawValue, desired: &str) -> Result<Box<RawValue>, Refusal> {
     let is_known = |version: &str| matches!(version, V1 | V2);
     if head.kind != "Subscription" || !is_known(&head.version) || !is_known(desired) {
         let version = if is_known(&head.version) { desired } else { &head.version };
-        return Err(Refusal::Unknown {
-            kind: head.kind,
-            version: version.to_owned(),
-        });
+        return Err(Refusal::Unknown { kind: head.kind, version: version.to_owned() });
     }
     let converted = if desired == V1 { to_v1(&members) } else { to_v2(&members) };
     converted.map_err(|source| fail(&name, source))
@@ -130,9 +123,7 @@ fn to_v1(members: &RawMap<'_>) -> Result<Box<RawValue>, ShapeError> {
     unfolded.put_into(&mut members);
     let mut spec = spec(&members)?;
     let route = match present(spec.get("routes").copied()) {
-        Some(routes) => {
-            read_text(read_map(routes, "spec.routes")?.get("default").copied(), "spec.routes.default")?
-        }
+        Some(routes) => read_text(read_map(routes, "spec.routes")?.get("default").copied(), "spec.routes.default")?,
         None => String::new(),
     };
     let route = raw_text(&route);

@@ -78,10 +78,7 @@ pub fn push_compact(json: &str, out: &mut Vec<u8>) {
 
 /// Whether an annotation or flag value means yes: `y`, `yes`, `true`, `t`, `on` or `1`.
 pub fn is_truthy(value: &str) -> bool {
-    matches!(
-        value.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes" | "true" | "t" | "on" | "1"
-    )
+    matches!(value.trim().to_ascii_lowercase().as_str(), "y" | "yes" | "true" | "t" | "on" | "1")
 }
 
 #[cfg(test)]

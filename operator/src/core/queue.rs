@@ -20,11 +20,7 @@ pub struct Queue {
 impl Queue {
     /// An empty queue that merges beyond `limit` events.
     pub fn new(limit: usize) -> Self {
-        Self {
-            events: VecDeque::new(),
-            limit,
-            merged: 0,
-        }
+        Self { events: VecDeque::new(), limit, merged: 0 }
     }
 
     /// Adds an event at the end.
@@ -93,10 +89,7 @@ mod tests {
         Event {
             change,
             version: Arc::new(Version {
-                key: ObjectKey {
-                    namespace: Namespace::parse("n").unwrap(),
-                    name: name.to_owned(),
-                },
+                key: ObjectKey { namespace: Namespace::parse("n").unwrap(), name: name.to_owned() },
                 scopes: Scopes::default(),
                 json: json.into(),
                 v1_16: None,
@@ -134,10 +127,7 @@ mod tests {
         queue.push(event(Change::Deleted, "b", "2"));
         assert_eq!(
             drain(&mut queue),
-            [
-                (Change::Created, "a".into(), "2".into()),
-                (Change::Deleted, "b".into(), "2".into())
-            ]
+            [(Change::Created, "a".into(), "2".into()), (Change::Deleted, "b".into(), "2".into())]
         );
         assert_eq!(queue.take_merged(), 2);
     }

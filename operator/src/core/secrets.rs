@@ -52,10 +52,7 @@ impl SecretBook {
         let mut is_new = false;
         let held = self.held.entry(secret).or_insert_with(|| {
             is_new = true;
-            Held {
-                seen: None,
-                users: BTreeSet::new(),
-            }
+            Held { seen: None, users: BTreeSet::new() }
         });
         held.users.insert(user);
         is_new
@@ -101,6 +98,11 @@ impl SecretBook {
         }
     }
 
+    /// Whether `secret` was looked for in vain, and never found before.
+    pub fn is_missing(&self, secret: &ObjectKey) -> bool {
+        matches!(self.look_up(secret), Lookup::Missing)
+    }
+
     /// Whether somebody refers to `secret`.
     pub fn holds(&self, secret: &ObjectKey) -> bool {
         self.held.contains_key(secret)
@@ -125,10 +127,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> ObjectKey {
-        ObjectKey {
-            namespace: Namespace::parse("fuse").unwrap(),
-            name: name.to_owned(),
-        }
+        ObjectKey { namespace: Namespace::parse("fuse").unwrap(), name: name.to_owned() }
     }
 
     fn user(name: &str) -> User {

@@ -84,9 +84,7 @@ pub fn app_id(workload: &Workload) -> Result<Option<&str>, Refusal> {
         return Err(Refusal::NoAppId);
     }
     if !is_dns_label(&service_name(app_id)) {
-        return Err(Refusal::AppId {
-            app_id: app_id.to_owned(),
-        });
+        return Err(Refusal::AppId { app_id: app_id.to_owned() });
     }
     Ok(Some(app_id))
 }
@@ -190,8 +188,7 @@ fn service_port(name: &str, port: i32, target: i32) -> ServicePort {
 /// selector, ports and headlessness. The rest are the API server's defaults.
 fn is_as_wanted(present: &Service, wanted: &Service) -> bool {
     let empty = ServiceSpec::default();
-    let (have, want) =
-        (present.spec.as_ref().unwrap_or(&empty), wanted.spec.as_ref().unwrap_or(&empty));
+    let (have, want) = (present.spec.as_ref().unwrap_or(&empty), wanted.spec.as_ref().unwrap_or(&empty));
     present.metadata.labels == wanted.metadata.labels
         && present.metadata.annotations == wanted.metadata.annotations
         && present.metadata.owner_references == wanted.metadata.owner_references

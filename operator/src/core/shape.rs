@@ -131,9 +131,7 @@ pub fn read_text(raw: Option<&RawValue>, path: &str) -> Result<String, ShapeErro
 pub fn read_texts(raw: Option<&RawValue>, path: &str) -> Result<Vec<String>, ShapeError> {
     match present(raw) {
         None => Ok(Vec::new()),
-        Some(raw) => {
-            serde_json::from_str(raw.get()).map_err(|_| mismatch(raw, path, "a list of strings"))
-        }
+        Some(raw) => serde_json::from_str(raw.get()).map_err(|_| mismatch(raw, path, "a list of strings")),
     }
 }
 
@@ -149,11 +147,7 @@ fn mismatch(raw: &RawValue, path: &str, expected: &'static str) -> ShapeError {
         Some(b'[') => "a list".to_owned(),
         _ => text.chars().take(SHOWN_CHARS).collect(),
     };
-    ShapeError {
-        path: path.trim_start_matches('.').to_owned(),
-        found,
-        expected,
-    }
+    ShapeError { path: path.trim_start_matches('.').to_owned(), found, expected }
 }
 
 /// Writes values into a draft.
@@ -167,10 +161,7 @@ pub struct Encoder {
 impl Encoder {
     /// An encoder that leaves slots where `resolve` says so.
     pub fn new(resolve: Option<Resolve>) -> Self {
-        Self {
-            resolve,
-            ..Self::default()
-        }
+        Self { resolve, ..Self::default() }
     }
 
     /// The finished draft.
@@ -231,12 +222,7 @@ impl Encoder {
     }
 
     /// Appends one field, if it is to appear; says whether it did.
-    pub fn field(
-        &mut self,
-        separator: &str,
-        raw: Option<&RawValue>,
-        field: &Field,
-    ) -> Result<bool, ShapeError> {
+    pub fn field(&mut self, separator: &str, raw: Option<&RawValue>, field: &Field) -> Result<bool, ShapeError> {
         let raw = present(raw);
         if raw.is_none() && matches!(field.unset, Unset::Omit | Unset::OmitZero) {
             return Ok(false);
@@ -251,10 +237,7 @@ impl Encoder {
         } else {
             self.within(format_args!(".{}", field.key), |encoder| encoder.value(raw, &field.shape))?;
         }
-        let is_zero = matches!(
-            self.draft.since(value),
-            Some(b"\"\"" | b"false" | b"0" | b"[]" | b"{}" | b"null")
-        );
+        let is_zero = matches!(self.draft.since(value), Some(b"\"\"" | b"false" | b"0" | b"[]" | b"{}" | b"null"));
         if field.unset == Unset::OmitZero && is_zero {
             self.draft.rewind(start);
             return Ok(false);
@@ -276,11 +259,7 @@ impl Encoder {
         Ok(())
     }
 
-    fn read<'a, T: serde::Deserialize<'a>>(
-        &self,
-        raw: &'a RawValue,
-        expected: &'static str,
-    ) -> Result<T, ShapeError> {
+    fn read<'a, T: serde::Deserialize<'a>>(&self, raw: &'a RawValue, expected: &'static str) -> Result<T, ShapeError> {
         serde_json::from_str(raw.get()).map_err(|_| mismatch(raw, &self.path, expected))
     }
 
@@ -402,11 +381,7 @@ impl Encoder {
     }
 
     /// The Secret and key a pair or document refers to, if it is to be resolved.
-    fn reference(
-        &self,
-        members: &RawMap<'_>,
-        site: Site,
-    ) -> Result<Option<(Resolve, String, String)>, ShapeError> {
+    fn reference(&self, members: &RawMap<'_>, site: Site) -> Result<Option<(Resolve, String, String)>, ShapeError> {
         let Some(resolve) = self.resolve.filter(|resolve| resolve.site == site) else {
             return Ok(None);
         };
@@ -422,55 +397,23 @@ impl Encoder {
 }
 
 const SECRET_KEY_REF: &[Field] = &[
-    Field {
-        key: "name",
-        shape: Shape::Text,
-        unset: Unset::Zero,
-    },
-    Field {
-        key: "key",
-        shape: Shape::Text,
-        unset: Unset::Zero,
-    },
+    Field { key: "name", shape: Shape::Text, unset: Unset::Zero },
+    Field { key: "key", shape: Shape::Text, unset: Unset::Zero },
 ];
 
 /// The shape of a reference to a key of a Secret.
 pub const SECRET_REFERENCE: Shape = Shape::Struct(SECRET_KEY_REF);
 
 const PAIR: [Field; 4] = [
-    Field {
-        key: "name",
-        shape: Shape::Text,
-        unset: Unset::Zero,
-    },
-    Field {
-        key: "value",
-        shape: Shape::Raw,
-        unset: Unset::Null,
-    },
-    Field {
-        key: "secretKeyRef",
-        shape: SECRET_REFERENCE,
-        unset: Unset::Zero,
-    },
-    Field {
-        key: "envRef",
-        shape: Shape::Text,
-        unset: Unset::OmitZero,
-    },
+    Field { key: "name", shape: Shape::Text, unset: Unset::Zero },
+    Field { key: "value", shape: Shape::Raw, unset: Unset::Null },
+    Field { key: "secretKeyRef", shape: SECRET_REFERENCE, unset: Unset::Zero },
+    Field { key: "envRef", shape: Shape::Text, unset: Unset::OmitZero },
 ];
 
 const DOCUMENT: [Field; 2] = [
-    Field {
-        key: "value",
-        shape: Shape::Raw,
-        unset: Unset::Omit,
-    },
-    Field {
-        key: "secretKeyRef",
-        shape: SECRET_REFERENCE,
-        unset: Unset::Omit,
-    },
+    Field { key: "value", shape: Shape::Raw, unset: Unset::Omit },
+    Field { key: "secretKeyRef", shape: SECRET_REFERENCE, unset: Unset::Omit },
 ];
 
 #[cfg(test)]
@@ -548,8 +491,7 @@ mod tests {
 
     #[test]
     fn a_resolved_document_gains_a_value_before_its_reference() {
-        let raw: &RawValue =
-            serde_json::from_str(r#"{"secretKeyRef":{"name":"s","key":"k"}}"#).unwrap();
+        let raw: &RawValue = serde_json::from_str(r#"{"secretKeyRef":{"name":"s","key":"k"}}"#).unwrap();
         let mut encoder = Encoder::new(Some(Resolve {
             site: Site::Endpoint,
             encoding: SecretEncoding::Base64,

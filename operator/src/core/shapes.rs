@@ -89,11 +89,8 @@ pub static HTTP_ENDPOINT: Field = f(
     Zero,
 );
 
-static BULK_SUBSCRIBE: Shape = Struct(&[
-    f("enabled", Bool, Zero),
-    f("maxMessagesCount", Int, OmitZero),
-    f("maxAwaitDurationMs", Int, OmitZero),
-]);
+static BULK_SUBSCRIBE: Shape =
+    Struct(&[f("enabled", Bool, Zero), f("maxMessagesCount", Int, OmitZero), f("maxAwaitDurationMs", Int, OmitZero)]);
 static RULE: Shape = Struct(&[f("match", Text, Zero), f("path", Text, Zero)]);
 
 /// `Subscription.spec`, v2alpha1.
@@ -129,11 +126,7 @@ static RETRY: Shape = Struct(&[
     f("duration", Text, OmitZero),
     f("maxInterval", Text, OmitZero),
     f("maxRetries", Int, Omit),
-    f(
-        "matching",
-        Struct(&[f("httpStatusCodes", Text, OmitZero), f("gRPCStatusCodes", Text, OmitZero)]),
-        Omit,
-    ),
+    f("matching", Struct(&[f("httpStatusCodes", Text, OmitZero), f("gRPCStatusCodes", Text, OmitZero)]), Omit),
 ]);
 static BREAKER: Shape = Struct(&[
     f("maxRequests", Int, OmitZero),
@@ -154,15 +147,10 @@ static ACTOR_POLICIES: Shape = Struct(&[
     f("circuitBreakerScope", Text, OmitZero),
     f("circuitBreakerCacheSize", Int, OmitZero),
 ]);
-static POLICY_NAMES: Shape = Struct(&[
-    f("timeout", Text, OmitZero),
-    f("retry", Text, OmitZero),
-    f("circuitBreaker", Text, OmitZero),
-]);
-static COMPONENT_POLICIES: Shape = Struct(&[
-    f("inbound", Shared(&POLICY_NAMES), Zero),
-    f("outbound", Shared(&POLICY_NAMES), Zero),
-]);
+static POLICY_NAMES: Shape =
+    Struct(&[f("timeout", Text, OmitZero), f("retry", Text, OmitZero), f("circuitBreaker", Text, OmitZero)]);
+static COMPONENT_POLICIES: Shape =
+    Struct(&[f("inbound", Shared(&POLICY_NAMES), Zero), f("outbound", Shared(&POLICY_NAMES), Zero)]);
 
 /// `Resiliency.spec`.
 pub static RESILIENCY: Field = f(
@@ -207,11 +195,7 @@ static MCP_AUTH: Shape = Struct(&[
         "spiffe",
         Struct(&[f(
             "jwt",
-            Struct(&[
-                f("header", Text, Zero),
-                f("headerValuePrefix", Text, Omit),
-                f("audience", Text, Zero),
-            ]),
+            Struct(&[f("header", Text, Zero), f("headerValuePrefix", Text, Omit), f("audience", Text, Zero)]),
             Omit,
         )]),
         Omit,
@@ -222,8 +206,7 @@ static SSE_PAIR: Shape = Pair(Site::McpSse);
 static STDIO_PAIR: Shape = Pair(Site::McpStdio);
 static WORKFLOW: Shape = Struct(&[f("workflowName", Text, Zero), f("appID", Text, Omit)]);
 static HOOK: Shape = Struct(&[f("workflow", Shared(&WORKFLOW), Zero)]);
-static MUTATING_HOOK: Shape =
-    Struct(&[f("workflow", Shared(&WORKFLOW), Zero), f("mutate", Bool, Omit)]);
+static MUTATING_HOOK: Shape = Struct(&[f("workflow", Shared(&WORKFLOW), Zero), f("mutate", Bool, Omit)]);
 
 /// `MCPServer.spec`.
 pub static MCP_SERVER: Field = f(
@@ -292,8 +275,7 @@ pub static MCP_SERVER: Field = f(
     Zero,
 );
 
-static WORKFLOW_RULE: Shape =
-    Struct(&[f("name", Text, Zero), f("operations", List(&TEXT), Null)]);
+static WORKFLOW_RULE: Shape = Struct(&[f("name", Text, Zero), f("operations", List(&TEXT), Null)]);
 static ACTIVITY_RULE: Shape = Struct(&[f("name", Text, Zero)]);
 static CALLER: Shape = Struct(&[f("appID", Text, Zero)]);
 static POLICY_RULE: Shape = Struct(&[
@@ -303,8 +285,7 @@ static POLICY_RULE: Shape = Struct(&[
 ]);
 
 /// `WorkflowAccessPolicy.spec`.
-pub static WORKFLOW_ACCESS_POLICY: Field =
-    f("spec", Struct(&[f("rules", List(&POLICY_RULE), OmitZero)]), Zero);
+pub static WORKFLOW_ACCESS_POLICY: Field = f("spec", Struct(&[f("rules", List(&POLICY_RULE), OmitZero)]), Zero);
 
 static SELECTOR_FIELD: Shape = Struct(&[f("field", Text, Zero), f("value", Text, Zero)]);
 static HANDLER: Shape = Struct(&[
@@ -347,11 +328,8 @@ static SECRETS_SCOPE: Shape = Struct(&[
     f("allowedSecrets", List(&TEXT), OmitZero),
     f("deniedSecrets", List(&TEXT), OmitZero),
 ]);
-static OPERATION: Shape = Struct(&[
-    f("name", Text, Zero),
-    f("action", Text, Zero),
-    f("httpVerb", List(&TEXT), OmitZero),
-]);
+static OPERATION: Shape =
+    Struct(&[f("name", Text, Zero), f("action", Text, Zero), f("httpVerb", List(&TEXT), OmitZero)]);
 static APP_POLICY: Shape = Struct(&[
     f("appId", Text, Zero),
     f("defaultAction", Text, OmitZero),
@@ -365,8 +343,7 @@ static ACCESS_CONTROL: Shape = Struct(&[
     f("policies", List(&APP_POLICY), OmitZero),
 ]);
 static FEATURE: Shape = Struct(&[f("name", Text, Zero), f("enabled", Bool, Null)]);
-static API_RULE: Shape =
-    Struct(&[f("name", Text, Zero), f("version", Text, Zero), f("protocol", Text, OmitZero)]);
+static API_RULE: Shape = Struct(&[f("name", Text, Zero), f("version", Text, Zero), f("protocol", Text, OmitZero)]);
 static NAMED_LIMIT: Shape = Struct(&[f("name", Text, Omit), f("maxConcurrent", Int, Omit)]);
 static WORKFLOW_SPEC: Shape = Struct(&[
     f("maxConcurrentWorkflowInvocations", Int, OmitZero),
@@ -395,11 +372,8 @@ static OTEL: Shape = Struct(&[
     f("timeout", Duration, Omit),
 ]);
 /// What a v1.16 sidecar can read: it exits on a list of headers or a textual timeout.
-static OTEL_V1_16: Shape = Struct(&[
-    f("protocol", Text, Zero),
-    f("endpointAddress", Text, Zero),
-    f("isSecure", Bool, Null),
-]);
+static OTEL_V1_16: Shape =
+    Struct(&[f("protocol", Text, Zero), f("endpointAddress", Text, Zero), f("isSecure", Bool, Null)]);
 
 macro_rules! tracing {
     ($otel:ident) => {
@@ -427,19 +401,11 @@ macro_rules! configuration {
             f("accessControl", Shared(&ACCESS_CONTROL), Omit),
             f(
                 "nameResolution",
-                Struct(&[
-                    f("component", Text, Zero),
-                    f("version", Text, Zero),
-                    f("configuration", Raw, Null),
-                ]),
+                Struct(&[f("component", Text, Zero), f("version", Text, Zero), f("configuration", Raw, Null)]),
                 Omit,
             ),
             f("features", List(&FEATURE), OmitZero),
-            f(
-                "api",
-                Struct(&[f("allowed", List(&API_RULE), OmitZero), f("denied", List(&API_RULE), OmitZero)]),
-                Omit,
-            ),
+            f("api", Struct(&[f("allowed", List(&API_RULE), OmitZero), f("denied", List(&API_RULE), OmitZero)]), Omit),
             f("components", Struct(&[f("deny", List(&TEXT), OmitZero)]), Omit),
             f(
                 "logging",

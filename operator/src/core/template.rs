@@ -216,10 +216,7 @@ impl Draft {
 
     /// The present end.
     pub fn mark(&self) -> Mark {
-        Mark {
-            parts: self.parts.len(),
-            text: self.text.len(),
-        }
+        Mark { parts: self.parts.len(), text: self.text.len() }
     }
 
     /// The text since `mark`, if it holds no slot.
@@ -271,10 +268,7 @@ mod tests {
         let base64 = template(AbsentKey::KeepsValue, SecretEncoding::Base64);
         assert_eq!(base64.render(|_| Lookup::Data(&data)), Rendered::Whole("[\"YTxi\"]".into()));
         let plain = template(AbsentKey::Refuses, SecretEncoding::Plain);
-        assert_eq!(
-            plain.render(|_| Lookup::Data(&data)),
-            Rendered::Whole("[\"a\\u003cb\"]".into())
-        );
+        assert_eq!(plain.render(|_| Lookup::Data(&data)), Rendered::Whole("[\"a\\u003cb\"]".into()));
     }
 
     #[test]
@@ -283,10 +277,7 @@ mod tests {
         let render = |absent| template(absent, SecretEncoding::Base64).render(|_| Lookup::Data(&data));
         assert_eq!(render(AbsentKey::KeepsValue), Rendered::Whole("[\"old\"]".into()));
         assert_eq!(render(AbsentKey::MakesNull), Rendered::Whole("[null]".into()));
-        assert_eq!(
-            render(AbsentKey::Refuses),
-            Rendered::Refused("key password not found in secret redis".into())
-        );
+        assert_eq!(render(AbsentKey::Refuses), Rendered::Refused("key password not found in secret redis".into()));
     }
 
     #[test]

@@ -43,9 +43,7 @@ pub fn judge(pod: &Pod, labelling: Labelling) -> Verdict {
     let annotations = pod.metadata.annotations.as_ref();
     let enabled = annotations.and_then(|all| all.get("dapr.io/enabled")).map(String::as_str);
     let labels = pod.metadata.labels.as_ref();
-    let is_labelled = [INJECTED, PATCHED]
-        .iter()
-        .any(|label| labels.is_some_and(|labels| labels.contains_key(*label)));
+    let is_labelled = [INJECTED, PATCHED].iter().any(|label| labels.is_some_and(|labels| labels.contains_key(*label)));
     if is_labelled || !golang::is_truthy(enabled.unwrap_or_default()) {
         return Verdict::Leave;
     }

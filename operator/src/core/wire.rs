@@ -40,10 +40,7 @@ pub struct Viewer {
 
 impl From<&SpiffeId> for Viewer {
     fn from(id: &SpiffeId) -> Self {
-        Self {
-            namespace: id.namespace().clone(),
-            app_id: id.app_id().clone(),
-        }
+        Self { namespace: id.namespace().clone(), app_id: id.app_id().clone() }
     }
 }
 
@@ -107,11 +104,7 @@ fn read_object(kind: ApiKind, json: &str, label: &mut String) -> Result<Object, 
         expected: "JSON",
     })?;
     let mut members = read_map(raw, "(root)")?;
-    let Head {
-        namespace,
-        name,
-        resource_version,
-    } = read_head(&members)?;
+    let Head { namespace, name, resource_version } = read_head(&members)?;
     *label = format!("{namespace}/{name}");
     let namespace = Namespace::parse(&namespace).map_err(|_| ShapeError {
         path: "metadata.namespace".to_owned(),
@@ -135,13 +128,7 @@ fn read_object(kind: ApiKind, json: &str, label: &mut String) -> Result<Object, 
             .filter(|v1_16| v1_16.unresolved() != template.unresolved()),
         _ => None,
     };
-    Ok(Object {
-        key: ObjectKey { namespace, name },
-        resource_version,
-        scopes: Scopes::new(scopes),
-        template,
-        v1_16,
-    })
+    Ok(Object { key: ObjectKey { namespace, name }, resource_version, scopes: Scopes::new(scopes), template, v1_16 })
 }
 
 struct Head {
@@ -156,26 +143,19 @@ fn read_head(members: &RawMap<'_>) -> Result<Head, ShapeError> {
         None => RawMap::new(),
     };
     let text = |key: &str| shape::read_text(metadata.get(key).copied(), &format!("metadata.{key}"));
-    Ok(Head {
-        namespace: text("namespace")?,
-        name: text("name")?,
-        resource_version: text("resourceVersion")?,
-    })
+    Ok(Head { namespace: text("namespace")?, name: text("name")?, resource_version: text("resourceVersion")? })
 }
 
 type Fields = &'static [&'static Field];
 
-const COMPONENT: Fields =
-    &[&shapes::METADATA, &shapes::COMPONENT, &shapes::AUTH, &shapes::SCOPES];
+const COMPONENT: Fields = &[&shapes::METADATA, &shapes::COMPONENT, &shapes::AUTH, &shapes::SCOPES];
 const CONFIGURATION: Fields = &[&shapes::METADATA, &shapes::CONFIGURATION];
 const CONFIGURATION_V1_16: Fields = &[&shapes::METADATA, &shapes::CONFIGURATION_V1_16];
-const HTTP_ENDPOINT: Fields =
-    &[&shapes::METADATA, &shapes::HTTP_ENDPOINT, &shapes::AUTH, &shapes::SCOPES];
+const HTTP_ENDPOINT: Fields = &[&shapes::METADATA, &shapes::HTTP_ENDPOINT, &shapes::AUTH, &shapes::SCOPES];
 const MCP_SERVER: Fields = &[&shapes::METADATA, &shapes::MCP_SERVER, &shapes::SCOPES];
 const RESILIENCY: Fields = &[&shapes::METADATA, &shapes::RESILIENCY, &shapes::SCOPES];
 const SUBSCRIPTION: Fields = &[&shapes::METADATA, &shapes::SUBSCRIPTION, &shapes::SCOPES];
-const WORKFLOW_ACCESS_POLICY: Fields =
-    &[&shapes::METADATA, &shapes::WORKFLOW_ACCESS_POLICY, &shapes::SCOPES];
+const WORKFLOW_ACCESS_POLICY: Fields = &[&shapes::METADATA, &shapes::WORKFLOW_ACCESS_POLICY, &shapes::SCOPES];
 
 fn fields(kind: ApiKind) -> Fields {
     match kind {
@@ -196,11 +176,7 @@ fn encode(
     resolve: Option<Resolve>,
 ) -> Result<Template, ShapeError> {
     let mut encoder = Encoder::new(resolve);
-    encoder.literal(&format!(
-        r#"{{"kind":"{}","apiVersion":"{}""#,
-        kind.name(),
-        kind.api_version()
-    ));
+    encoder.literal(&format!(r#"{{"kind":"{}","apiVersion":"{}""#, kind.name(), kind.api_version()));
     for field in fields {
         encoder.field(",", members.get(field.key).copied(), field)?;
     }
@@ -211,31 +187,21 @@ fn encode(
 /// Which references of an object the operator resolves (contract operator.md §6).
 fn resolve_rule(kind: ApiKind, members: &RawMap<'_>) -> Result<Option<Resolve>, ShapeError> {
     let (site, store, encoding, absent_key) = match kind {
-        ApiKind::Component => {
-            (Site::Component, auth_store(members)?, SecretEncoding::Base64, AbsentKey::KeepsValue)
-        }
-        ApiKind::HttpEndpoint => {
-            (Site::Endpoint, auth_store(members)?, SecretEncoding::Base64, AbsentKey::MakesNull)
-        }
+        ApiKind::Component => (Site::Component, auth_store(members)?, SecretEncoding::Base64, AbsentKey::KeepsValue),
+        ApiKind::HttpEndpoint => (Site::Endpoint, auth_store(members)?, SecretEncoding::Base64, AbsentKey::MakesNull),
         ApiKind::McpServer => {
             let Some((site, store)) = mcp_transport(members)? else {
                 return Ok(None);
             };
             (site, store, SecretEncoding::Base64, AbsentKey::MakesNull)
         }
-        ApiKind::Configuration => {
-            (Site::Otel, String::new(), SecretEncoding::Plain, AbsentKey::Refuses)
-        }
+        ApiKind::Configuration => (Site::Otel, String::new(), SecretEncoding::Plain, AbsentKey::Refuses),
         ApiKind::Resiliency | ApiKind::Subscription | ApiKind::WorkflowAccessPolicy => {
             return Ok(None);
         }
     };
     let is_ours = store.is_empty() || store == "kubernetes";
-    Ok(is_ours.then_some(Resolve {
-        site,
-        encoding,
-        absent_key,
-    }))
+    Ok(is_ours.then_some(Resolve { site, encoding, absent_key }))
 }
 
 fn auth_store(members: &RawMap<'_>) -> Result<String, ShapeError> {
@@ -250,11 +216,8 @@ fn auth_store(members: &RawMap<'_>) -> Result<String, ShapeError> {
 
 /// The first transport an MCPServer configures, and the secret store it names.
 fn mcp_transport(members: &RawMap<'_>) -> Result<Option<(Site, String)>, ShapeError> {
-    const TRANSPORTS: [(&str, Site); 3] = [
-        ("streamableHTTP", Site::McpStreamableHttp),
-        ("sse", Site::McpSse),
-        ("stdio", Site::McpStdio),
-    ];
+    const TRANSPORTS: [(&str, Site); 3] =
+        [("streamableHTTP", Site::McpStreamableHttp), ("sse", Site::McpSse), ("stdio", Site::McpStdio)];
     let Some(spec) = present(members.get("spec").copied()) else {
         return Ok(None);
     };
@@ -311,10 +274,7 @@ impl Unfolded {
         routes.insert("default".to_owned(), &default);
         let routes = raw_map(&routes);
         spec.insert("routes".to_owned(), &routes);
-        Ok(Self {
-            spec: Some(raw_map(&spec)),
-            scopes,
-        })
+        Ok(Self { spec: Some(raw_map(&spec)), scopes })
     }
 
     /// Makes the change.

@@ -3,12 +3,7 @@
 //! Server-side apply would never remove fields that upstream's PUT owns. Each workload has
 //! its own back-off, and one that asks for something impossible waits until it is changed.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
@@ -144,12 +139,7 @@ pub async fn run(
         None => Api::all(client.clone()),
     };
     let ours = watcher::Config::default().labels(&format!("{}=true", service::LABEL));
-    let context = Arc::new(Context {
-        client,
-        resource: resource.clone(),
-        metrics,
-        failures: Mutex::default(),
-    });
+    let context = Arc::new(Context { client, resource: resource.clone(), metrics, failures: Mutex::default() });
     Controller::new_with(workloads, watcher::Config::default(), resource)
         .owns(services, ours)
         .with_config(controller::Config::default().concurrency(AT_ONCE))
@@ -177,10 +167,7 @@ fn report<W: std::error::Error + 'static>(error: &controller::Error<ReconcileErr
 async fn reconcile(object: Arc<WorkloadObject>, context: Arc<Context>) -> Result<Requeue, ReconcileError> {
     let workload = object.workload(&context.resource);
     let label = || format!("{} {}/{}", workload.kind, workload.namespace, workload.name);
-    let app_id = service::app_id(&workload).map_err(|source| ReconcileError::Refused {
-        workload: label(),
-        source,
-    })?;
+    let app_id = service::app_id(&workload).map_err(|source| ReconcileError::Refused { workload: label(), source })?;
     if let Some(app_id) = app_id {
         let api = Api::namespaced(context.client.clone(), &workload.namespace);
         let name = service::service_name(app_id);
@@ -199,10 +186,7 @@ async fn reconcile(object: Arc<WorkloadObject>, context: Arc<Context>) -> Result
             }
             Ok(())
         };
-        bring_about.await.map_err(|source| ReconcileError::Api {
-            workload: label(),
-            source: Box::new(source),
-        })?;
+        bring_about.await.map_err(|source| ReconcileError::Api { workload: label(), source: Box::new(source) })?;
     }
     context.failures.lock().remove(&ObjectRef::from_obj_with(&*object, context.resource.clone()));
     Ok(Requeue::await_change())

@@ -44,13 +44,7 @@ pub struct Watchdog {
 impl Watchdog {
     /// A watchdog of one namespace or all.
     pub fn new(client: Client, namespace: Option<String>, labelling: Labelling, per_minute: i32) -> Self {
-        Self {
-            client,
-            namespace,
-            labelling,
-            pace: watchdog::pace(per_minute),
-            next_deletion: Instant::now(),
-        }
+        Self { client, namespace, labelling, pace: watchdog::pace(per_minute), next_deletion: Instant::now() }
     }
 
     /// Looks as often as `period` says, until `stop`.

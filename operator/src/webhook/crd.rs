@@ -7,10 +7,7 @@
 use std::time::Duration;
 
 use identity::{AnchorsRx, Namespace, TrustAnchors};
-use k8s_openapi::{
-    ByteString,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::{ByteString, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -32,9 +29,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 enum CrdError {
     #[error("could not get CRD {CRD:?}")]
     Get(#[source] Box<kube::Error>),
-    #[error(
-        "crd {CRD:?} does not have an existing webhook client config. Applying resources of this type will fail"
-    )]
+    #[error("crd {CRD:?} does not have an existing webhook client config. Applying resources of this type will fail")]
     NoWebhook,
     #[error("failed to patch webhook in CRD {CRD:?}")]
     Patch(#[source] Box<kube::Error>),
@@ -59,11 +54,7 @@ pub struct Patcher {
 impl Patcher {
     /// A task that points the CRD at `namespace`.
     pub fn new(client: Client, namespace: Namespace, anchors: AnchorsRx) -> Self {
-        Self {
-            api: Api::all(client),
-            namespace,
-            anchors,
-        }
+        Self { api: Api::all(client), namespace, anchors }
     }
 
     /// Runs until `stop`; `target` is ready once the CRD was right for the first time.

@@ -15,17 +15,11 @@ fn namespace(name: &str) -> Namespace {
 }
 
 fn key(name: &str) -> ObjectKey {
-    ObjectKey {
-        namespace: namespace("fuse"),
-        name: name.to_owned(),
-    }
+    ObjectKey { namespace: namespace("fuse"), name: name.to_owned() }
 }
 
 fn viewer(app: &str) -> Viewer {
-    Viewer {
-        namespace: namespace("fuse"),
-        app_id: AppId::parse(app).unwrap(),
-    }
+    Viewer { namespace: namespace("fuse"), app_id: AppId::parse(app).unwrap() }
 }
 
 fn object(kind: ApiKind, name: &str, version: u32, scopes: &[&str], secret: &str) -> Object {
@@ -98,10 +92,7 @@ fn a_lost_scope_deletes_with_the_old_object() {
 fn other_namespaces_are_told_nothing() {
     let mut catalog = synced();
     let effects = catalog.apply(KIND, plain("x", 1, &[]));
-    let stranger = Viewer {
-        namespace: namespace("other"),
-        app_id: AppId::parse("a").unwrap(),
-    };
+    let stranger = Viewer { namespace: namespace("other"), app_id: AppId::parse("a").unwrap() };
     assert_eq!(effects.deltas[0].event_for(&stranger), None);
     assert_eq!(catalog.list(KIND, &stranger).count(), 0);
     assert_eq!(catalog.list(KIND, &viewer("a")).count(), 1);
@@ -132,11 +123,7 @@ fn the_first_list_is_no_news_and_a_relist_is_a_difference() {
         .collect();
     assert_eq!(
         changes,
-        [
-            ("x".to_owned(), Change::Deleted),
-            ("y".to_owned(), Change::Updated),
-            ("z".to_owned(), Change::Created)
-        ]
+        [("x".to_owned(), Change::Deleted), ("y".to_owned(), Change::Updated), ("z".to_owned(), Change::Created)]
     );
 }
 

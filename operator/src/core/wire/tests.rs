@@ -18,8 +18,7 @@ fn resolved(object: &Object, key: &str, value: &str) -> String {
 }
 
 const META: &str = r#""metadata":{"name":"a","namespace":"fuse","resourceVersion":"7"}"#;
-const META_OUT: &str =
-    r#""metadata":{"name":"a","namespace":"fuse","resourceVersion":"7","creationTimestamp":null}"#;
+const META_OUT: &str = r#""metadata":{"name":"a","namespace":"fuse","resourceVersion":"7","creationTimestamp":null}"#;
 
 #[test]
 fn a_component_has_upstreams_order_and_always_an_auth_block() {
@@ -133,8 +132,5 @@ fn an_mcp_server_resolves_its_first_transport_only() {
 fn a_wrong_field_names_the_object_and_the_field() {
     let json = format!(r#"{{{META},"spec":{{"type":"t","version":1}}}}"#);
     let error = read(ApiKind::Component, &json).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "Component fuse/a is left out: field spec.version is 1 where a string is allowed"
-    );
+    assert_eq!(error.to_string(), "Component fuse/a is left out: field spec.version is 1 where a string is allowed");
 }
