@@ -1,8 +1,9 @@
 //! How a node becomes a voter: the first start of a cluster, and the return of a member that lost its
 //! memory (no log path, or an empty disk).
 //!
-//! A member without memory may have voted before, so it neither votes nor campaigns until the leader
-//! has taken it out of the voters, brought it up to date as a learner, and made it a voter again. Only
+//! A member without memory may have voted before, and the leader counts on entries it acknowledged. So
+//! it takes no part until the leader has forgotten it; then it is brought up to date as a learner, and
+//! votes and campaigns only when it is a voter again. Only
 //! when a majority of the members has no memory is there nothing to contradict: they may start anew.
 
 use std::collections::BTreeMap;
@@ -76,7 +77,8 @@ impl MembershipTask {
             Next::Vote => tracing::warn!("a majority of the members has no memory; helping the others to elect one"),
             Next::Wait => return Ok(false),
         }
-        self.replica.may_vote.store(true, Ordering::Release);
+        self.replica.gates.append.store(true, Ordering::Release);
+        self.replica.gates.vote.store(true, Ordering::Release);
         self.replica.raft.runtime_config().elect(true);
         Ok(true)
     }
@@ -128,8 +130,13 @@ impl MembershipTask {
         let request =
             JoinRequest { node: node_id(&self.replica.options.id), address: self.replica.address().to_owned() };
         let Ok(channel) = self.replica.peers.channel(leader) else { return false };
-        let joined: Result<(), _> = rpc::call(&channel, Method::Join, &request, JOIN_LIMIT).await;
-        match joined {
+        let joined = async {
+            rpc::call::<_, ()>(&channel, Method::Leave, &request, JOIN_LIMIT).await?;
+            // Whatever was acknowledged before is forgotten: a log from its beginning may come.
+            self.replica.gates.append.store(true, Ordering::Release);
+            rpc::call::<_, ()>(&channel, Method::Join, &request, JOIN_LIMIT).await
+        };
+        match joined.await {
             Ok(()) => {
                 tracing::info!(leader, "rejoined the cluster as a voter");
                 true

@@ -20,7 +20,6 @@ mod types;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use identity::{Security, SpiffeId};
@@ -31,7 +30,7 @@ pub use leadership::{Leadership, LeadershipTask, NodeStatus};
 pub use machine::LedgerMachine;
 pub use membership::MembershipTask;
 pub use network::Peers;
-pub use server::PeerService;
+pub use server::{Gates, PeerService};
 pub use store::{OpenError, Store};
 pub use types::{Fact, Ledgers, NodeId, Raft, Types, node_id};
 
@@ -104,7 +103,7 @@ pub struct Replica {
     raft: Raft,
     machine: LedgerMachine,
     peers: Peers,
-    may_vote: Arc<AtomicBool>,
+    gates: Arc<Gates>,
     leadership: watch::Receiver<Leadership>,
 }
 
@@ -132,15 +131,15 @@ impl Replica {
         let config = Arc::new(config(options.members.len())?);
         let me = node_id(&options.id);
         let raft = Raft::new(me, config, peers.clone(), store, machine.clone()).await?;
-        let may_vote = Arc::new(AtomicBool::new(!blank));
+        let gates = Arc::new(Gates::new(!blank));
         raft.runtime_config().elect(!blank);
         let (task, leadership) = LeadershipTask::new(raft.clone(), machine.clone());
         let options = Arc::new(options);
-        let replica = Self { options, raft, machine, peers, may_vote, leadership };
+        let replica = Self { options, raft, machine, peers, gates, leadership };
         let tasks = ReplicaTasks {
             leadership: task,
             membership: MembershipTask::new(replica.clone(), blank),
-            server: PeerService::new(replica.raft.clone(), replica.may_vote.clone()),
+            server: PeerService::new(replica.raft.clone(), replica.gates.clone()),
         };
         Ok((replica, tasks))
     }

@@ -39,7 +39,9 @@ pub enum Method {
     Snapshot,
     /// Who are you, and is there a cluster?
     Hello,
-    /// I am a member without memory: take me in again.
+    /// I am a member without memory: forget me.
+    Leave,
+    /// You forgot me: take me in again.
     Join,
     /// I am leaving: become the leader.
     TakeOver,
@@ -47,8 +49,8 @@ pub enum Method {
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 6] =
-        [Self::Append, Self::Vote, Self::Snapshot, Self::Hello, Self::Join, Self::TakeOver];
+    pub const ALL: [Self; 7] =
+        [Self::Append, Self::Vote, Self::Snapshot, Self::Hello, Self::Leave, Self::Join, Self::TakeOver];
 
     /// The HTTP path.
     pub const fn path(self) -> &'static str {
@@ -57,6 +59,7 @@ impl Method {
             Self::Vote => "/daprcp.placement.raft.v1.Raft/Vote",
             Self::Snapshot => "/daprcp.placement.raft.v1.Raft/Snapshot",
             Self::Hello => "/daprcp.placement.raft.v1.Raft/Hello",
+            Self::Leave => "/daprcp.placement.raft.v1.Raft/Leave",
             Self::Join => "/daprcp.placement.raft.v1.Raft/Join",
             Self::TakeOver => "/daprcp.placement.raft.v1.Raft/TakeOver",
         }
@@ -72,7 +75,7 @@ pub struct Greeting {
     pub leader: Option<NodeId>,
 }
 
-/// Payload of [`Method::Join`].
+/// Payload of [`Method::Leave`] and [`Method::Join`].
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct JoinRequest {
     /// The node that asks.

@@ -25,12 +25,27 @@ use super::types::{NodeId, Raft};
 /// How long a rejoining member may take to catch up before its attempt counts as failed.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// What a member without memory may take part in already.
+#[derive(Debug)]
+pub struct Gates {
+    /// It may have voted before it lost its memory.
+    pub vote: AtomicBool,
+    /// It may have acknowledged entries that it lost; leaders must forget that first.
+    pub append: AtomicBool,
+}
+
+impl Gates {
+    /// Open for a member with memory.
+    pub fn new(open: bool) -> Self {
+        Self { vote: open.into(), append: open.into() }
+    }
+}
+
 /// The raft port's service.
 #[derive(Clone)]
 pub struct PeerService {
     raft: Raft,
-    /// A node without memory must not vote until the leader took it in again (it may have voted).
-    may_vote: Arc<AtomicBool>,
+    gates: Arc<Gates>,
 }
 
 impl NamedService for PeerService {
@@ -38,9 +53,9 @@ impl NamedService for PeerService {
 }
 
 impl PeerService {
-    /// Serves `raft`; votes are refused while `may_vote` is false.
-    pub fn new(raft: Raft, may_vote: Arc<AtomicBool>) -> Self {
-        Self { raft, may_vote }
+    /// Serves `raft` as far as the gates are open.
+    pub fn new(raft: Raft, gates: Arc<Gates>) -> Self {
+        Self { raft, gates }
     }
 
     /// Serves peers until stopped.
@@ -58,21 +73,16 @@ impl PeerService {
 
     async fn answer(&self, method: Method, envelope: Envelope) -> Result<Envelope, Status> {
         match method {
+            Method::Append | Method::Snapshot if !self.gates.append.load(Ordering::Acquire) => Err(forgetful()),
+            Method::Vote if !self.gates.vote.load(Ordering::Acquire) => Err(forgetful()),
             Method::Append => self.raft_call(&envelope, |raft, rpc| async move { raft.append_entries(rpc).await }).await,
-            Method::Vote if !self.may_vote.load(Ordering::Acquire) => {
-                Err(Status::unavailable("this member lost its memory and may not vote yet"))
-            }
             Method::Vote => self.raft_call(&envelope, |raft, rpc| async move { raft.vote(rpc).await }).await,
             Method::Snapshot => {
                 self.raft_call(&envelope, |raft, rpc| async move { raft.install_snapshot(rpc).await }).await
             }
             Method::Hello => self.hello().await,
-            Method::Join => {
-                let join: JoinRequest = unpack(&envelope)?;
-                let limit = tokio::time::timeout(JOIN_LIMIT, self.join(join)).await;
-                limit.map_err(|_elapsed| Status::deadline_exceeded("the member did not catch up"))??;
-                pack(&())
-            }
+            Method::Leave => within(self.forget(unpack(&envelope)?)).await,
+            Method::Join => within(self.join(unpack(&envelope)?)).await,
             Method::TakeOver => {
                 self.raft.trigger().elect().await.map_err(|e| Status::internal(e.to_string()))?;
                 pack(&())
@@ -96,22 +106,44 @@ impl PeerService {
         pack(&Greeting { has_state, leader: self.raft.current_leader().await })
     }
 
-    /// Takes a member back in as a learner, then as a voter. Only a leader can.
-    async fn join(&self, join: JoinRequest) -> Result<(), Status> {
-        tracing::info!(node = join.node, address = join.address, "member rejoins without its memory");
-        let one = || BTreeSet::from([join.node]);
-        let fail = |e: &dyn std::error::Error| Status::failed_precondition(e.to_string());
+    /// Forgets a member, and with it everything it ever acknowledged. Only a leader can.
+    async fn forget(&self, join: JoinRequest) -> Result<(), Status> {
+        tracing::info!(node = join.node, address = join.address, "member lost its memory");
         let members = self.raft.metrics().borrow().membership_config.clone();
-        if members.membership().voter_ids().any(|id| id == join.node) {
-            let leave = ChangeMembers::<NodeId, BasicNode>::RemoveVoters(one());
-            self.raft.change_membership(leave, false).await.map_err(|e| fail(&e))?;
-        }
+        let is = |id: &NodeId| *id == join.node;
+        let change: ChangeMembers<NodeId, BasicNode> = if members.membership().voter_ids().any(|id| is(&id)) {
+            ChangeMembers::RemoveVoters(BTreeSet::from([join.node]))
+        } else if members.membership().learner_ids().any(|id| is(&id)) {
+            ChangeMembers::RemoveNodes(BTreeSet::from([join.node]))
+        } else {
+            // Nothing to forget, but only a leader may say so.
+            return self.raft.ensure_linearizable().await.map(|_| ()).map_err(|e| refused(&e));
+        };
+        self.raft.change_membership(change, false).await.map(|_| ()).map_err(|e| refused(&e))
+    }
+
+    /// Takes a member in as a learner, then as a voter. Only a leader can.
+    async fn join(&self, join: JoinRequest) -> Result<(), Status> {
         let node = BasicNode { addr: join.address };
-        self.raft.add_learner(join.node, node, true).await.map_err(|e| fail(&e))?;
-        let promote = ChangeMembers::<NodeId, BasicNode>::AddVoterIds(one());
-        self.raft.change_membership(promote, false).await.map_err(|e| fail(&e))?;
+        self.raft.add_learner(join.node, node, true).await.map_err(|e| refused(&e))?;
+        let promote = ChangeMembers::<NodeId, BasicNode>::AddVoterIds(BTreeSet::from([join.node]));
+        self.raft.change_membership(promote, false).await.map_err(|e| refused(&e))?;
         Ok(())
     }
+}
+
+fn forgetful() -> Status {
+    Status::unavailable("this member lost its memory and was not taken in again yet")
+}
+
+fn refused(error: &dyn std::error::Error) -> Status {
+    Status::failed_precondition(error.to_string())
+}
+
+async fn within(change: impl Future<Output = Result<(), Status>>) -> Result<Envelope, Status> {
+    let limit = tokio::time::timeout(JOIN_LIMIT, change).await;
+    limit.map_err(|_elapsed| Status::deadline_exceeded("the change of members took too long"))??;
+    pack(&())
 }
 
 struct Handler {

@@ -1,0 +1,192 @@
+//! Three replicas in one process: election, refusal by followers, what a new leader remembers.
+
+mod support;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use support::{DEADLINE, Server, Stream, hosts_of, says};
+use testkit::wait_until;
+use tonic::Code;
+
+struct Cluster {
+    peers: String,
+    folders: Vec<tempfile::TempDir>,
+    servers: Vec<Option<Server>>,
+}
+
+impl Cluster {
+    /// Raft ports must be known beforehand: they are reserved and released again.
+    async fn of(count: usize) -> Self {
+        let reserved: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+        let address = |l: &TcpListener| l.local_addr().expect("bound").to_string();
+        let peers: Vec<_> = reserved.iter().enumerate().map(|(i, l)| format!("p{i}={}", address(l))).collect();
+        drop(reserved);
+        let folders = (0..count).map(|_| tempfile::tempdir().expect("a folder")).collect();
+        let mut cluster = Self { peers: peers.join(","), folders, servers: Vec::new() };
+        for index in 0..count {
+            let server = cluster.start(index).await;
+            cluster.servers.push(Some(server));
+        }
+        cluster
+    }
+
+    async fn start(&self, index: usize) -> Server {
+        let path = format!("--raft-logstore-path={}", self.folders[index].path().display());
+        let (id, peers) = (format!("--id=p{index}"), format!("--initial-cluster={}", self.peers));
+        Server::start(&[&id, &peers, &path, "--disseminate-hold=3s"]).await
+    }
+
+    async fn leader(&self) -> usize {
+        wait_until("one leader", Duration::from_secs(20), || async {
+            let leads = |s: &Option<Server>| s.as_ref().is_some_and(Server::leads);
+            let leaders: Vec<_> = (0..self.servers.len()).filter(|i| leads(&self.servers[*i])).collect();
+            (leaders.len() == 1).then(|| leaders[0])
+        })
+        .await
+    }
+
+    fn server(&self, index: usize) -> &Server {
+        self.servers[index].as_ref().expect("it runs")
+    }
+
+    /// Waits until every replica knows that everyone has the table of this version.
+    async fn settled(&self, version: u64) {
+        for server in self.servers.iter().flatten() {
+            wait_until("the ledger on every replica", DEADLINE, || async {
+                let ledger = server.placement.replica.ledgers().get("default").cloned()?;
+                (ledger.version == version && ledger.settled == placement::core::Settled::Yes).then_some(())
+            })
+            .await;
+        }
+    }
+
+    async fn kill(&mut self, index: usize) {
+        self.servers[index].take().expect("it runs").kill().await;
+    }
+}
+
+async fn complete(stream: &mut Stream, name: &str) -> proto::placement::v1::PlacementOrder {
+    stream.round(|order| Some(says::ack(name, order))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_peers_elect_one_leader_and_followers_refuse_streams() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let port = cluster.server(follower).placement.address.port();
+    let refused = Stream::open(port, says::v117("h", &["a"])).await.err().expect("a refusal");
+    let text = format!("node id=p{follower} is not a leader. Only the leader can serve requests");
+    assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, text.as_str()));
+    assert_eq!(cluster.server(follower).state().await, serde_json::Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_goes_on_with_the_version_and_the_hosts_of_the_lost_one() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let mut stays = cluster.server(leader).connect(says::v117("stays", &["a"])).await;
+    complete(&mut stays, "stays").await;
+    let mut gone = cluster.server(leader).connect(says::v117("gone", &["a"])).await;
+    let (first, second) = tokio::join!(complete(&mut stays, "stays"), complete(&mut gone, "gone"));
+    assert_eq!((first.version, second.version), (2, 2));
+    cluster.settled(2).await;
+    cluster.kill(leader).await;
+
+    let leader = cluster.leader().await;
+    // Both are held: who comes back first gets the table with both, and the version did not fall.
+    let mut stays = cluster.server(leader).connect(says::v117("stays", &["a"])).await;
+    let update = complete(&mut stays, "stays").await;
+    assert_eq!((update.version, hosts_of(&update, "a")), (2, vec!["gone".to_owned(), "stays".to_owned()]));
+    // The hold of the one that stays away runs out: it leaves the table in a round of its own.
+    let update = complete(&mut stays, "stays").await;
+    assert_eq!((update.version, hosts_of(&update, "a")), (3, vec!["stays".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_host_gains_actors_while_another_one_is_held() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let mut held = cluster.server(leader).connect(says::v117("held", &["a"])).await;
+    complete(&mut held, "held").await;
+    cluster.kill(leader).await;
+    let leader = cluster.leader().await;
+    let mut new = cluster.server(leader).connect(says::v117("new", &["a"])).await;
+    new.stays_quiet(Duration::from_secs(1)).await;
+    let update = complete(&mut new, "new").await;
+    assert_eq!(hosts_of(&update, "a"), ["new"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn version_and_hosts_survive_a_full_stop_with_a_log_path() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let mut host = cluster.server(leader).connect(says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+    cluster.settled(1).await;
+    for index in 0..3 {
+        cluster.kill(index).await;
+    }
+    for index in 0..3 {
+        cluster.servers[index] = Some(cluster.start(index).await);
+    }
+    let leader = cluster.leader().await;
+    let mut host = cluster.server(leader).connect(says::v117("h", &["a"])).await;
+    let update = complete(&mut host, "h").await;
+    assert_eq!(hosts_of(&update, "a"), ["h"]);
+    assert!(update.version >= 1);
+    let mut other = cluster.server(leader).connect(says::v117("other", &["a"])).await;
+    let (update, _) = tokio::join!(complete(&mut host, "h"), complete(&mut other, "other"));
+    assert!(update.version > 1, "the version went on: {}", update.version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_its_disk_rejoins_and_becomes_a_voter_again() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let lost = (leader + 1) % 3;
+    cluster.kill(lost).await;
+    cluster.folders[lost] = tempfile::tempdir().expect("an empty disk");
+    cluster.servers[lost] = Some(cluster.start(lost).await);
+    wait_until("three voters that the leader reaches", Duration::from_secs(30), || async {
+        let at_leader = cluster.server(leader).placement.replica.status();
+        let rejoined = cluster.server(lost).placement.replica.status();
+        (at_leader.voters == 3 && at_leader.lag == 0 && rejoined.voters == 3 && rejoined.leader.is_some()).then_some(())
+    })
+    .await;
+    // It counts: with the third replica gone, the two of them still have a majority.
+    let third = (leader + 2) % 3;
+    cluster.kill(third).await;
+    let mut host = cluster.server(leader).connect(says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_leave_hands_leadership_over_while_streams_are_still_open() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let mut host = cluster.server(leader).connect(says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+    let replica = cluster.server(leader).placement.replica.clone();
+    tokio::time::timeout(Duration::from_secs(10), replica.hand_over()).await.expect("in time");
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+    assert_eq!(host.next().await.expect_err("the old leader ends it").message(), "lost leadership");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_bytes_on_the_raft_port_disturb_nobody() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let cluster = Cluster::of(1).await;
+    cluster.leader().await;
+    let address = cluster.peers.split_once('=').expect("an address").1.to_owned();
+    let mut socket = tokio::net::TcpStream::connect(&address).await.expect("it listens");
+    socket.write_all(&[0x05, 0, 1, 2, 3, 255, 254]).await.expect("it reads");
+    socket.shutdown().await.expect("half-closed");
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut answer)).await;
+    drop(read.expect("the connection ends"));
+    let mut host = cluster.server(0).connect(says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+}

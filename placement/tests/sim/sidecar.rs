@@ -1,0 +1,142 @@
+//! A model of one sidecar process: what it does with each order, by generation (placement.md §7.2).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use placement::core::{Generation, Host, Order, StreamId, Table};
+
+use super::world::ms;
+
+/// What a sidecar knows and does.
+#[derive(Clone, Debug)]
+pub struct Sidecar {
+    pub name: Arc<str>,
+    pub generation: Generation,
+    pub types: Vec<Arc<str>>,
+    /// How long its in-flight turns take to drain.
+    pub drain: Duration,
+    pub stream: Option<StreamId>,
+    /// The process runs.
+    pub alive: bool,
+    /// Stopped with SIGSTOP: neither reads nor notices anything.
+    pub frozen_until: Duration,
+    pub was_frozen: bool,
+    pub table: Option<Arc<Table>>,
+    /// Since when a LOCK without its UNLOCK holds.
+    pub locked_since: Option<Duration>,
+    pub lock_version: u64,
+    pub got_update: bool,
+    /// Types blocked between UPDATE and UNLOCK (1.18).
+    pub blocked: BTreeSet<Arc<str>>,
+    /// 1.16 counts these for the life of the process.
+    pub locks: u64,
+    pub unlocks: u64,
+    pub violation: Option<String>,
+}
+
+/// What a sidecar wants to send, after so much time.
+pub struct Reply {
+    pub after: Duration,
+    pub operation: placement::core::Operation,
+    pub version: u64,
+}
+
+impl Sidecar {
+    pub fn host(&self) -> Host {
+        let api_level = 20;
+        Host { name: self.name.clone(), id: self.name.clone(), port: 0, api_level, entities: self.types.clone() }
+            .normalised()
+    }
+
+    /// Obeys an order; says what it will acknowledge.
+    pub fn obey(&mut self, now: Duration, order: &Order) -> Option<Reply> {
+        use placement::core::Operation;
+        let acks = self.generation != Generation::V116;
+        let (after, operation) = match order {
+            Order::Lock(version) => {
+                self.lock(now, *version);
+                (if self.generation == Generation::V117 { self.drain } else { ms(1) }, Operation::Lock)
+            }
+            Order::Update(table) => {
+                self.update(table);
+                (if self.generation == Generation::V118 { self.drain } else { ms(1) }, Operation::Update)
+            }
+            Order::Unlock(version) => {
+                self.unlock(*version);
+                (ms(1), Operation::Unlock)
+            }
+        };
+        acks.then(|| Reply { after, operation, version: order.version() })
+    }
+
+    fn lock(&mut self, now: Duration, version: u64) {
+        if self.generation == Generation::V116 && self.locked_since.is_some() {
+            self.violation = Some(format!("{} got LOCK {version} without an UNLOCK before it", self.name));
+        }
+        if version < self.lock_version {
+            self.violation = Some(format!("{} got LOCK {version} after {}", self.name, self.lock_version));
+        }
+        self.locks += 1;
+        self.locked_since = Some(now);
+        self.lock_version = version;
+        self.got_update = false;
+    }
+
+    fn update(&mut self, table: &Arc<Table>) {
+        if self.locked_since.is_none() || table.version != self.lock_version {
+            self.violation = Some(format!("{} got UPDATE {} under LOCK {}", self.name, table.version, self.lock_version));
+        }
+        if !self.types.is_empty() && !table.hosts.contains_key(&self.name) && self.table.is_none() {
+            self.violation = Some(format!("{} is not in its first table", self.name));
+        }
+        self.got_update = true;
+        if self.generation == Generation::V118 {
+            let changed = |t: &Arc<str>| hosting(self.table.as_deref(), t) != hosting(Some(table), t);
+            self.blocked = self.types.iter().filter(|t| changed(t)).cloned().collect();
+        }
+        self.table = Some(table.clone());
+    }
+
+    fn unlock(&mut self, version: u64) {
+        if self.locked_since.is_none() || !self.got_update || version != self.lock_version {
+            self.violation = Some(format!("{} got a surplus UNLOCK {version}", self.name));
+        }
+        self.unlocks += 1;
+        self.locked_since = None;
+        self.blocked.clear();
+    }
+
+    /// The stream is gone and it knows: everything is deactivated, nothing new runs until it is back.
+    pub fn lose_stream(&mut self) {
+        self.stream = None;
+        self.locked_since = None;
+        self.lock_version = 0;
+        self.table = None;
+        self.blocked.clear();
+    }
+
+    /// Whether it would run a turn of this actor now.
+    pub fn claims(&self, actor_type: &Arc<str>, actor: u64) -> bool {
+        let Some(table) = &self.table else { return false };
+        let blocked = match self.generation {
+            Generation::V118 => self.blocked.contains(actor_type),
+            _ => self.locked_since.is_some(),
+        };
+        self.alive && !blocked && owner(table, actor_type, actor).as_ref() == Some(&self.name)
+    }
+}
+
+fn hosting<'a>(table: Option<&'a Table>, actor_type: &Arc<str>) -> BTreeSet<&'a Arc<str>> {
+    let hosts = table.into_iter().flat_map(|t| &t.hosts);
+    hosts.filter(|(_, e)| e.entities.contains(actor_type)).map(|(name, _)| name).collect()
+}
+
+/// The owner of an actor: highest random weight instead of the ring, with the same property that a
+/// removed host moves only its own actors.
+pub fn owner(table: &Table, actor_type: &Arc<str>, actor: u64) -> Option<Arc<str>> {
+    let weight = |name: &&Arc<str>| {
+        name.bytes().fold(actor.wrapping_mul(0x9e37_79b9_7f4a_7c15), |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    };
+    hosting(Some(table), actor_type).into_iter().max_by_key(weight).cloned()
+}

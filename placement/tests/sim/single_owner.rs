@@ -1,0 +1,35 @@
+//! No two sidecars run the same actor at the same time.
+//!
+//! Sidecars that were frozen are left out: no fencing exists in the protocol (RULINGS 21).
+
+use std::sync::Arc;
+
+use super::world::{Fault, World};
+use super::{catches, holds};
+
+const ACTORS: u64 = 8;
+
+fn observe(world: &World) -> Result<(), String> {
+    if !world.moved() {
+        return Ok(());
+    }
+    for actor_type in ["a", "b", "c"].map(Arc::from) {
+        for actor in 0..ACTORS {
+            let mut claims = world.sidecars.iter().filter(|s| !s.was_frozen && s.claims(&actor_type, actor));
+            if let (Some(one), Some(other)) = (claims.next(), claims.next()) {
+                return Err(format!("{} and {} both run {actor_type}/{actor}", one.name, other.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_actor_never_runs_on_two_hosts() {
+    holds(observe);
+}
+
+#[test]
+fn a_skipped_hold_is_noticed() {
+    catches(Fault::SkippedHold, observe);
+}
