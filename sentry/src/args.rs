@@ -347,3 +347,94 @@ impl OidcArgs {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str], namespace: Option<&str>) -> Result<Config, ArgsError> {
+        let args: Args = runtime::args::try_parse("sentry", flags).unwrap();
+        args.into_config(namespace.map(str::to_owned))
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        runtime::args::command::<Args>("sentry").debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_upstreams() {
+        let config = config(&[], None).unwrap();
+        assert_eq!(config.mode, Mode::Standalone);
+        assert_eq!(config.sentry.to_string(), "spiffe://localhost/ns/default/dapr-sentry");
+        assert_eq!(config.configuration, "daprsystem");
+        assert_eq!(config.credentials, Path::new("/var/run/secrets/dapr.io/credentials"));
+        assert_eq!((config.address.as_str(), config.port), ("", 50_001));
+        assert!(config.jwt.is_none() && config.oidc.is_none());
+        assert!(config.metrics.enable_metrics && config.metrics.metrics_port == 9090);
+        assert_eq!(config.health.healthz_port, 8080);
+    }
+
+    #[test]
+    fn every_flag_of_the_chart_is_accepted() {
+        let flags = [
+            "--mode",
+            "kubernetes",
+            "--log-level",
+            "info",
+            "--log-as-json",
+            "--enable-metrics",
+            "--metrics-port",
+            "9090",
+            "--trust-domain",
+            "cluster.local",
+            "--issuer-ca-filename",
+            "ca.crt",
+            "--issuer-certificate-filename",
+            "issuer.crt",
+            "--issuer-key-filename",
+            "issuer.key",
+            "--jwt-enabled=true",
+            "--jwt-key-filename=jwt.key",
+            "--jwks-filename=jwks.json",
+            "--jwt-issuer=https://x",
+            "--jwt-signing-algorithm=ES256",
+            "--jwt-key-id=k",
+            "--oidc-enabled=true",
+            "--oidc-server-listen-address=0.0.0.0",
+            "--oidc-server-tls-enabled=false",
+            "--oidc-jwks-uri=https://y",
+            "--oidc-path-prefix=/p/",
+            "--oidc-allowed-hosts=a,b",
+            "--oidc-allowed-hosts=c",
+        ];
+        let config = config(&flags, Some("dapr-system")).unwrap();
+        assert_eq!(config.sentry.to_string(), "spiffe://cluster.local/ns/dapr-system/dapr-sentry");
+        let oidc = config.oidc.unwrap();
+        assert_eq!(oidc.allowed_hosts, ["a", "b", "c"]);
+        assert_eq!((oidc.path_prefix.as_str(), oidc.tls), ("/p", None));
+        assert_eq!(config.jwt.unwrap().algorithm.name(), "ES256");
+    }
+
+    #[test]
+    fn of_the_jwt_file_names_only_absolute_ones_count() {
+        let names = |mode: &str, name: &str| {
+            let flags = [format!("--mode={mode}"), format!("--jwt-key-filename={name}")];
+            config(&[&flags[0], &flags[1]], None).unwrap().names.jwt_key
+        };
+        assert_eq!(names("standalone", "other.key"), "jwt.key");
+        assert_eq!(names("standalone", "/a/other.key"), "/a/other.key");
+        assert_eq!(names("kubernetes", "/a/other.key"), "other.key");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        assert!(matches!(config(&["--trust-domain=A"], None), Err(ArgsError::TrustDomain { .. })));
+        assert!(matches!(config(&[], Some("a/b")), Err(ArgsError::Namespace { .. })));
+        assert!(matches!(
+            config(&["--jwt-enabled", "--jwt-signing-algorithm=HS256"], None),
+            Err(ArgsError::Algorithm(_))
+        ));
+        assert!(matches!(config(&["--jwt-enabled", "--jwt-ttl=-1s"], None), Err(ArgsError::JwtTtl(_))));
+    }
+}

@@ -41,6 +41,9 @@ pub fn read(pem: &[u8]) -> Result<PublicKey, CsrError> {
     if !rest.is_empty() {
         return Err(unreadable("data follows the request".into()));
     }
+    if request.signature_value.unused_bits != 0 {
+        return Err(unreadable("signature is not a whole number of bytes".into()));
+    }
     let info = &request.certification_request_info;
     let key = PublicKey::read(&info.subject_pki).map_err(|error| match error {
         KeyError::MalformedKey { .. } => unreadable(error.to_string()),
