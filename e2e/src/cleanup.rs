@@ -28,20 +28,26 @@ const DEVICE_PLUGINS: &str = "/var/lib/kubelet/device-plugins";
 const CNI_RESULTS: &str = "/var/lib/cni/results";
 
 /// Stops everything of the cluster in `state` and removes the folder.
+///
+/// `containerd` is the folder of its programs, where the cluster has a node.
 pub fn down(state: &State, containerd: Option<&Path>) -> Result<()> {
     if !state.root().exists() && !netns::exists() {
         return Ok(());
     }
     say("stopping the cluster");
+    // A cluster of plain processes has no node; the namespace may be that of another state folder.
+    let has_node = containerd.is_some() || !state.root().exists();
     let processes = Processes::of(state)?;
     stop_programs(&processes, state, containerd)?;
-    end_leftovers(state)?;
-    unmount_below(state.root())?;
-    remove_cgroups();
-    netns::delete()?;
-    remove_traces(state);
-    fs::remove_dir_all(state.root()).with_context(|| format!("remove {}", state.root().display()))?;
-    check_nothing_is_left()
+    if has_node {
+        end_leftovers(state)?;
+        unmount_below(state.root())?;
+        remove_cgroups();
+        netns::delete()?;
+        remove_traces(state);
+        check_nothing_is_left()?;
+    }
+    fs::remove_dir_all(state.root()).with_context(|| format!("remove {}", state.root().display()))
 }
 
 fn stop_programs(processes: &Processes, state: &State, containerd: Option<&Path>) -> Result<()> {

@@ -36,7 +36,7 @@ pub fn up(options: &Up, state: &State) -> Result<()> {
     }
     let Some(binaries) = binaries else { return Ok(()) };
     let client = Cluster::in_state(state.clone())?.api();
-    let mut chart = chart(options, &artifacts, &client);
+    let mut chart = chart(options, Mode::Processes, &artifacts, &client);
     chart.values.push(services::values(state)?);
     services::start(&chart, &client, &binaries, state)
 }

@@ -46,9 +46,8 @@ struct Service {
 
 /// The values that this way of running needs.
 pub fn values(state: &State) -> Result<PathBuf> {
-    let text = format!(
-        "global:\n  mtls:\n    sentryAddress: {ADDRESS}:{SENTRY_PORT}\n  scheduler:\n    enabled: false\n  ha:\n    enabled: false\n"
-    );
+    let text =
+        format!("global:\n  mtls:\n    sentryAddress: {ADDRESS}:{SENTRY_PORT}\n  scheduler:\n    enabled: false\n");
     state.write("services/values.yaml", text)
 }
 
@@ -141,12 +140,10 @@ impl Given {
 
 fn program(service: Service, container: &Container, given: &Given, binaries: &Binaries) -> Result<Program> {
     let anchors = given.anchors.display().to_string();
-    let mut args: Vec<String> = without_ports(&container.args).map(|text| text.replace(ANCHORS, &anchors)).collect();
-    args.push(format!("--healthz-port={}", service.health));
-    args.push(format!("--metrics-port={}", service.metrics));
     let mut program = Program::new(service.name, binaries.path(service.name)?)
-        .args(args)
-        .env("KUBECONFIG", given.kubeconfig.display().to_string());
+        .env("KUBECONFIG", given.kubeconfig.display().to_string())
+        // The check is meant for containers; here the user is whoever runs the cluster.
+        .env("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true");
     if service.name != "sentry" {
         program = program.env("DAPR_SENTRY_TOKEN_FILE", given.sentry_token.display().to_string());
     }
@@ -160,7 +157,14 @@ fn program(service: Service, container: &Container, given: &Given, binaries: &Bi
         };
         program = program.env(name, value);
     }
-    Ok(program)
+    let mut args: Vec<String> = without_ports(&container.args).map(|text| text.replace(ANCHORS, &anchors)).collect();
+    for (name, value) in &program.env {
+        // As a kubelet does with arguments.
+        args.iter_mut().for_each(|arg| *arg = arg.replace(&format!("$({name})"), value));
+    }
+    args.push(format!("--healthz-port={}", service.health));
+    args.push(format!("--metrics-port={}", service.metrics));
+    Ok(program.args(args))
 }
 
 /// The arguments less the two ports that would clash between the services.

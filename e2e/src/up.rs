@@ -84,7 +84,7 @@ fn up_node(options: &Up, state: &State) -> Result<()> {
         cluster.load_image(image)?;
     }
     let Some(binaries) = binaries else { return Ok(()) };
-    let chart = chart(options, &artifacts, &cluster.api());
+    let chart = chart(options, Mode::Node, &artifacts, &cluster.api());
     let runtime = Runtime::of(state, &node_artifacts.containerd);
     let changed = binaries.import(&chart.render()?, &runtime, state)?;
     install(&chart, &cluster.api(), &changed)
@@ -144,17 +144,18 @@ fn up_kind(options: &Up, state: &State) -> Result<()> {
     if options.no_chart {
         return Ok(());
     }
-    let chart = chart(options, &artifacts, &cluster.api());
+    let chart = chart(options, Mode::Kind, &artifacts, &cluster.api());
     kind::load_control_plane(&chart.render()?)?;
     install(&chart, &cluster.api(), &BTreeSet::new())
 }
 
 /// The chart that was asked for with its values; the acceptance values are the default, because they
 /// are what the product's user installs with.
-pub fn chart(options: &Up, artifacts: &Artifacts, client: &Client) -> Chart {
+pub fn chart(options: &Up, mode: Mode, artifacts: &Artifacts, client: &Client) -> Chart {
     let root = package_folder().parent().unwrap_or(Path::new("."));
     let mut values = Vec::new();
-    if options.values.is_empty() {
+    // Without a node there is one process of each service, so the acceptance values' replicas mean nothing.
+    if options.values.is_empty() && mode != Mode::Processes {
         values.push(package_folder().join("acceptance/values.yaml"));
     }
     values.extend(options.values.iter().cloned());
