@@ -14,8 +14,7 @@ const DEPARTURE_BOUND: Duration = Duration::from_secs(1);
 /// Without a change for this long a namespace counts as quiet.
 const QUIET: Duration = Duration::from_secs(1);
 /// The waits a burst climbs through, one step a round.
-const STEPS: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1000)];
+const STEPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(1000)];
 /// Least time kept of the departure bound for the LOCK phase.
 const LEAST_MARGIN: Duration = Duration::from_millis(10);
 
@@ -43,7 +42,7 @@ impl Adaptive {
 
     /// A table was fixed `lock_took` after its round started.
     pub fn fixed(&mut self, lock_took: Duration) {
-        self.margin = (lock_took * 2 + LEAST_MARGIN).min(DEPARTURE_BOUND / 2);
+        self.margin = (lock_took * 5 / 4 + LEAST_MARGIN).min(DEPARTURE_BOUND / 2);
     }
 
     /// When a round may start, given the oldest pending change and the oldest pending departure.
@@ -82,12 +81,12 @@ mod tests {
         wait.changed(at(0));
         wait.started();
         wait.changed(at(10));
-        assert_eq!(wait.due(at(10), None), at(60));
-        wait.changed(at(100));
-        assert_eq!(wait.due(at(10), None), at(110));
+        assert_eq!(wait.due(at(10), None), at(135));
+        wait.changed(at(200));
+        assert_eq!(wait.due(at(10), None), at(260));
         wait.started();
-        wait.changed(at(120));
-        assert_eq!(wait.due(at(120), None), at(320));
+        wait.changed(at(300));
+        assert_eq!(wait.due(at(300), None), at(800));
     }
 
     #[test]
@@ -99,6 +98,6 @@ mod tests {
         }
         wait.fixed(Duration::from_millis(100));
         wait.changed(at(900));
-        assert_eq!(wait.due(at(0), Some(at(0))), at(790));
+        assert_eq!(wait.due(at(0), Some(at(0))), at(865));
     }
 }

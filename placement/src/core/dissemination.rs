@@ -23,6 +23,8 @@ use super::table::Table;
 
 /// Most op-less messages remembered ahead of the phase they acknowledge; a round has three.
 const MOST_EARLY_ACKS: u32 = 64;
+/// Up to so many streams debug builds check every step.
+const ALWAYS_CHECKED: usize = 128;
 
 /// A difference between the last fixed table and what it should be.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +110,7 @@ impl Dissemination {
     /// Takes in one event at `now` and says what to do. Time must not run backwards between calls.
     pub fn step(&mut self, now: Moment, event: Event) -> Vec<Command> {
         let mut out = Vec::new();
+        let before = self.round.phase;
         match event {
             Event::Opened { stream, host, generation } => self.open(now, stream, (host, generation), &mut out),
             Event::Received { stream, message } => self.receive(now, stream, message),
@@ -117,7 +120,10 @@ impl Dissemination {
             Event::Tick => {}
         }
         self.advance(now, &mut out);
-        debug_assert_eq!(self.check(), Ok(()));
+        // With many streams checking dominates: then once a phase is enough.
+        if self.streams.len() <= ALWAYS_CHECKED || self.round.phase != before {
+            debug_assert_eq!(self.check(), Ok(()));
+        }
         out
     }
 
