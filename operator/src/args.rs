@@ -16,6 +16,7 @@ use crate::core::watchdog::Labelling;
 
 /// Dapr operator: serves Dapr resources to sidecars, converts Subscriptions, and gives Dapr-enabled workloads their Services.
 #[derive(Debug, Clone, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "upstream's flags")]
 #[command(name = "operator")]
 pub struct Args {
     /// Name of the system Configuration in the operator's namespace.

@@ -109,12 +109,15 @@ impl std::fmt::Debug for Sizes {
     }
 }
 
+/// Reads one size of a hub.
+type Size = fn(&Hub, ApiKind) -> usize;
+
 impl Collector for Sizes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let Some(hub) = self.0.upgrade() else {
             return Ok(());
         };
-        let gauges: [(&str, &str, fn(&Hub, ApiKind) -> usize); 2] = [
+        let gauges: [(&str, &str, Size); 2] = [
             ("dapr_operator_objects", "Objects served", Hub::objects),
             ("dapr_operator_streams", "Open update streams", Hub::streams),
         ];

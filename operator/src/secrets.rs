@@ -195,13 +195,12 @@ async fn watch(api: Api<PartialObjectMeta<Secret>>, namespace: Namespace, news: 
                 Some(News::AllOf(namespace.clone()))
             }
             Ok(Some(Ok(Event::Apply(secret) | Event::Delete(secret)))) => key_of(&secret).map(News::Touched),
-            Ok(Some(Ok(Event::Init | Event::InitApply(_)))) => None,
             Ok(Some(Err(()))) if is_well => {
                 tracing::warn!(%namespace, "Secrets cannot be watched, polling them");
                 is_well = false;
                 None
             }
-            Ok(Some(Err(()))) => None,
+            Ok(Some(Ok(Event::Init | Event::InitApply(_)) | Err(()))) => None,
             Err(()) if is_well => None,
             Err(()) => Some(News::AllOf(namespace.clone())),
             Ok(None) => return,

@@ -1,4 +1,5 @@
 //! The gRPC API over real mTLS, fed by hand: who may ask, what lists and streams say.
+#![allow(clippy::unwrap_used, reason = "test helpers; a failure is the test's")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -146,7 +147,7 @@ async fn a_peer_without_identity_is_denied_and_plaintext_gets_no_reply() {
     let rig = Rig::synced().await;
     let plaintext = client::channel(&rig.address, None).unwrap();
     let status = OperatorClient::new(plaintext).list_components(fuse()).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "the handshake fails: {status}");
+    assert_eq!(status.message(), "transport error", "the handshake fails");
 
     let open = Rig::serve(TestCa::new(), None).await;
     let anonymous = client::channel(&open.address, None).unwrap();
@@ -221,7 +222,7 @@ async fn a_slow_sidecar_loses_intermediate_states_and_never_the_last() {
     loop {
         let (_, object) = next(&mut stream).await;
         received += 1;
-        if object["metadata"]["resourceVersion"] == CHANGES.to_string() {
+        if object["metadata"]["resourceVersion"].as_str() == Some(&CHANGES.to_string()) {
             break;
         }
     }

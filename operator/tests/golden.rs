@@ -3,6 +3,7 @@
 //! The recordings were made by `tests/golden/record_test.go` with upstream's types, encoder
 //! and secret resolution. Deliberate differences: none in these objects. In others,
 //! `managedFields` and the annotation of `kubectl apply` are left out: no sidecar reads them.
+#![allow(clippy::unwrap_used, reason = "test helpers; a failure is the test's")]
 
 use std::{collections::BTreeMap, fs, path::Path};
 

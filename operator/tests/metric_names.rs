@@ -1,4 +1,5 @@
 //! The names, types and labels of all metrics are API.
+#![allow(clippy::unwrap_used, reason = "test helpers; a failure is the test's")]
 
 use operator::{
     core::api_kind::ApiKind,

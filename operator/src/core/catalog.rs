@@ -258,12 +258,11 @@ impl Catalog {
         self.move_references(&(kind, key.clone()), &secrets_before, &secrets_of(&object), effects);
         let is_first_list = !self.is_synced[kind.index()];
         let shelf = self.shelves[kind.index()].entry(key.namespace.clone()).or_default();
-        match shelf.get_mut(&key.name) {
-            Some(entry) => entry.object = object,
-            None => {
-                let entry = Entry { object, state: Listed::Waiting, published: None, is_first_list };
-                shelf.insert(key.name.clone(), entry);
-            }
+        if let Some(entry) = shelf.get_mut(&key.name) {
+            entry.object = object;
+        } else {
+            let entry = Entry { object, state: Listed::Waiting, published: None, is_first_list };
+            shelf.insert(key.name.clone(), entry);
         }
         self.evaluate(kind, &key, Cause::Object, effects);
     }

@@ -34,9 +34,15 @@ impl fmt::Debug for Observed {
     }
 }
 
+#[derive(PartialEq, Eq)]
+enum Seen {
+    NotYet,
+    Nothing,
+    Data(SecretData),
+}
+
 struct Held {
-    /// `None` until the first look; then the last data, if there ever was any.
-    seen: Option<Option<SecretData>>,
+    seen: Seen,
     users: BTreeSet<User>,
 }
 
@@ -52,7 +58,7 @@ impl SecretBook {
         let mut is_new = false;
         let held = self.held.entry(secret).or_insert_with(|| {
             is_new = true;
-            Held { seen: None, users: BTreeSet::new() }
+            Held { seen: Seen::NotYet, users: BTreeSet::new() }
         });
         held.users.insert(user);
         is_new
@@ -77,11 +83,10 @@ impl SecretBook {
             return Vec::new();
         };
         let seen = match observed {
-            Observed::Data(data) => Some(data),
-            Observed::Missing if matches!(held.seen, Some(Some(_))) => return Vec::new(),
-            Observed::Missing => None,
+            Observed::Data(data) => Seen::Data(data),
+            Observed::Missing if matches!(held.seen, Seen::Data(_)) => return Vec::new(),
+            Observed::Missing => Seen::Nothing,
         };
-        let seen = Some(seen);
         if held.seen == seen {
             return Vec::new();
         }
@@ -91,10 +96,10 @@ impl SecretBook {
 
     /// What is known of `secret`.
     pub fn look_up(&self, secret: &ObjectKey) -> Lookup<'_> {
-        match self.held.get(secret).and_then(|held| held.seen.as_ref()) {
-            None => Lookup::Unknown,
-            Some(None) => Lookup::Missing,
-            Some(Some(data)) => Lookup::Data(data),
+        match self.held.get(secret).map(|held| &held.seen) {
+            None | Some(Seen::NotYet) => Lookup::Unknown,
+            Some(Seen::Nothing) => Lookup::Missing,
+            Some(Seen::Data(data)) => Lookup::Data(data),
         }
     }
 
