@@ -3,6 +3,7 @@
 //!
 //! Descriptions are left out: ours are written anew. To record another version, copy the files of
 //! `charts/dapr/crds` from the Go module `github.com/dapr/dapr` at that version.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as the tests do")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -38,7 +38,7 @@ fn what_a_service_forwards_may_enter_and_nothing_else() {
         let mut served = BTreeSet::new();
         for ((kind, _, _), service) in &objects {
             if kind == "Service" && service["spec"]["selector"]["app"] == name {
-                served.extend(service["spec"]["ports"].as_array().unwrap().iter().map(|port| target(port)));
+                served.extend(service["spec"]["ports"].as_array().unwrap().iter().map(target));
             }
         }
         assert_eq!(allowed, served, "{name}");
