@@ -21,6 +21,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 /// Actor placement: tells every sidecar which hosts run which actor types.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "placement")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     /// Name of this node among the raft peers.
     #[arg(long, value_name = "ID", default_value = "dapr-placement-0")]
@@ -218,8 +219,11 @@ impl Args {
     pub fn into_config(self, environment: &Environment) -> Result<Config, ConfigError> {
         self.warn_of_ignored();
         let namespace = environment.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
-        let namespace = Namespace::parse(namespace)
-            .map_err(|source| ConfigError::Name { flag: "NAMESPACE", value: namespace.to_owned(), source })?;
+        let namespace = Namespace::parse(namespace).map_err(|source| ConfigError::Name {
+            flag: "NAMESPACE",
+            value: namespace.to_owned(),
+            source,
+        })?;
         let trust_domain = TrustDomain::parse(&self.trust_domain).map_err(|source| ConfigError::Name {
             flag: "trust-domain",
             value: self.trust_domain.clone(),
@@ -396,14 +400,30 @@ mod tests {
     #[test]
     fn the_charts_arguments_are_accepted() {
         let rendered = [
-            "--id", "dapr-placement-server-0",
-            "--initial-cluster", "dapr-placement-server-0=dapr-placement-server-0.dapr-placement-server.dapr-system.svc.cluster.local:8201",
-            "--raft-logstore-path", "/var/run/dapr/raft-log/cluster-v2-nonroot-dapr-placement-server-0",
-            "--log-level", "info", "--metadata-enabled", "--replicationFactor=100", "--max-api-level=10",
-            "--min-api-level=0", "--keepalive-time=2s", "--keepalive-timeout=3s", "--disseminate-timeout=8s",
-            "--disseminate-coalesce-window=0s", "--enable-metrics", "--metrics-port", "9090", "--tls-enabled",
-            "--trust-domain=cluster.local", "--trust-anchors-file=/var/run/secrets/dapr.io/tls/ca.crt",
-            "--sentry-address=dapr-sentry.dapr-system.svc.cluster.local:443", "--mode=kubernetes",
+            "--id",
+            "dapr-placement-server-0",
+            "--initial-cluster",
+            "dapr-placement-server-0=dapr-placement-server-0.dapr-placement-server.dapr-system.svc.cluster.local:8201",
+            "--raft-logstore-path",
+            "/var/run/dapr/raft-log/cluster-v2-nonroot-dapr-placement-server-0",
+            "--log-level",
+            "info",
+            "--metadata-enabled",
+            "--replicationFactor=100",
+            "--max-api-level=10",
+            "--min-api-level=0",
+            "--keepalive-time=2s",
+            "--keepalive-timeout=3s",
+            "--disseminate-timeout=8s",
+            "--disseminate-coalesce-window=0s",
+            "--enable-metrics",
+            "--metrics-port",
+            "9090",
+            "--tls-enabled",
+            "--trust-domain=cluster.local",
+            "--trust-anchors-file=/var/run/secrets/dapr.io/tls/ca.crt",
+            "--sentry-address=dapr-sentry.dapr-system.svc.cluster.local:443",
+            "--mode=kubernetes",
         ];
         let environment = Environment { namespace: Some("dapr-system".into()), ..Environment::default() };
         let config = parsed(&rendered).into_config(&environment).unwrap();

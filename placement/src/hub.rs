@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::core::{
-    Census, Command, Dissemination, EndReason, Event, Generation, Host, Message, Moment, Order, Record, RoundSummary, Settings,
-    StreamId,
+    Census, Command, Dissemination, EndReason, Event, Generation, Host, Message, Moment, Order, Record, RoundSummary,
+    Settings, StreamId,
 };
 use crate::metrics::{HostNamespace, Metrics, OfReason};
 use crate::outbox::Outbox;
@@ -299,10 +299,10 @@ impl Hub {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let now = self.clock.now();
-            let state = self.namespaces.entry(namespace.clone()).or_insert_with(|| Namespace {
-                machine: Dissemination::new(settings),
-                deadline: None,
-            });
+            let state = self
+                .namespaces
+                .entry(namespace.clone())
+                .or_insert_with(|| Namespace { machine: Dissemination::new(settings), deadline: None });
             for command in state.machine.step(now, event) {
                 self.carry_out(&namespace, command, &mut events);
             }

@@ -132,13 +132,11 @@ async fn serve_metrics(
     };
     tasks.spawn("placement.metrics", |stop| async move {
         let _up = up;
-        match listener {
-            Some(listener) => admin::serve_metrics(listener, Arc::new(registry), stop).await,
-            None => {
-                stop.cancelled().await;
-                Ok(())
-            }
+        if let Some(listener) = listener {
+            return admin::serve_metrics(listener, Arc::new(registry), stop).await;
         }
+        stop.cancelled().await;
+        Ok(())
     });
     Ok(())
 }
@@ -184,7 +182,9 @@ async fn bind(address: &str) -> Result<TcpListener, BoxError> {
         tries += 1;
         match TcpListener::bind(address).await {
             Ok(listener) => return Ok(listener),
-            Err(error) if tries == BIND_TRIES => return Err(format!("cannot listen on raft address {address}: {error}").into()),
+            Err(error) if tries == BIND_TRIES => {
+                return Err(format!("cannot listen on raft address {address}: {error}").into());
+            }
             Err(error) => tracing::debug!(%error, address, "raft address is not usable yet"),
         }
         let wait = rand::rng().random_range(BIND_WAIT_MS);

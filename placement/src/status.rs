@@ -36,9 +36,9 @@ pub enum Ending {
 /// The status of an ending. Exhaustive on purpose.
 pub fn status(ending: &Ending) -> Status {
     match ending {
-        Ending::NotLeader { node } => Status::failed_precondition(format!(
-            "node id={node} is not a leader. Only the leader can serve requests"
-        )),
+        Ending::NotLeader { node } => {
+            Status::failed_precondition(format!("node id={node} is not a leader. Only the leader can serve requests"))
+        }
         Ending::ShuttingDown => Status::unavailable("placement server is shutting down"),
         Ending::Stopped => Status::unknown("cancelling context, received signal terminated"),
         Ending::LostLeadership => Status::unknown("lost leadership"),
@@ -98,11 +98,7 @@ mod tests {
                 "both operation and version must be set or both must be unset",
             ),
             (refused(Refusal::Incomplete), Code::InvalidArgument, "host ID and namespace must be provided"),
-            (
-                timeout(Duration::from_secs(1)),
-                Code::DeadlineExceeded,
-                "dissemination timeout after 1s for version 1",
-            ),
+            (timeout(Duration::from_secs(1)), Code::DeadlineExceeded, "dissemination timeout after 1s for version 1"),
             (
                 timeout(Duration::from_millis(1500)),
                 Code::DeadlineExceeded,

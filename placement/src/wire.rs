@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn an_update_names_each_host_under_each_of_its_types_with_equal_key_and_name() {
-        let hosts = BTreeMap::from([(Arc::from("h1:1"), entry("a", &["x", "y"])), (Arc::from("h2:1"), entry("b", &["y"]))]);
+        let hosts =
+            BTreeMap::from([(Arc::from("h1:1"), entry("a", &["x", "y"])), (Arc::from("h2:1"), entry("b", &["y"]))]);
         let frame = frame(&Order::Update(Arc::new(Table { version: 7, hosts })), 100);
         assert_eq!(frame[0], 0);
         assert_eq!(frame[1..5], u32::try_from(frame.len() - 5).unwrap().to_be_bytes());
@@ -102,7 +103,8 @@ mod tests {
         assert_eq!((order.operation.as_str(), order.version), ("update", 7));
         let tables = order.tables.unwrap();
         assert_eq!((tables.version.as_str(), tables.api_level, tables.replication_factor), ("7", 0, 100));
-        let names = |t: &str| tables.entries[t].load_map.iter().map(|(k, h)| (k == &h.name, h.id.clone())).collect::<Vec<_>>();
+        let names =
+            |t: &str| tables.entries[t].load_map.iter().map(|(k, h)| (k == &h.name, h.id.clone())).collect::<Vec<_>>();
         assert_eq!(names("x"), [(true, "a".into())]);
         assert_eq!(names("y"), [(true, "a".into()), (true, "b".into())]);
     }

@@ -1,8 +1,8 @@
 //! The log store against openraft's own suite, on disk and in memory, and what must survive a restart.
 
-use openraft::testing::{StoreBuilder, Suite};
-use openraft::storage::RaftLogStorage;
 use openraft::Vote;
+use openraft::storage::RaftLogStorage;
+use openraft::testing::{StoreBuilder, Suite};
 use placement::raft::{LedgerMachine, NodeId, Store, Types};
 
 type StorageError = openraft::StorageError<NodeId>;

@@ -187,7 +187,11 @@ async fn refusals_carry_the_codes_and_texts_of_the_contract() {
     versioned.version = Some(1);
     foreign.api_level = 20;
     for (host, code, text) in [
-        (foreign, Code::PermissionDenied, "entity dapr.internal.other.app is not allowed for app ID app in namespace default"),
+        (
+            foreign,
+            Code::PermissionDenied,
+            "entity dapr.internal.other.app is not allowed for app ID app in namespace default",
+        ),
         (nameless, Code::InvalidArgument, "host ID and namespace must be provided"),
         (versioned, Code::InvalidArgument, "both operation and version must be set or both must be unset"),
     ] {

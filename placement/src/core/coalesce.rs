@@ -14,7 +14,7 @@ const DEPARTURE_BOUND: Duration = Duration::from_secs(1);
 /// Without a change for this long a namespace counts as quiet.
 const QUIET: Duration = Duration::from_secs(1);
 /// The waits a burst climbs through, one step a round.
-const STEPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(1000)];
+const STEPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1)];
 /// Least time kept of the departure bound for the LOCK phase.
 const LEAST_MARGIN: Duration = Duration::from_millis(10);
 

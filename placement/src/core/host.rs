@@ -56,6 +56,7 @@ pub struct Host {
 
 impl Host {
     /// Sorts the entities and drops duplicates.
+    #[must_use]
     pub fn normalised(mut self) -> Self {
         self.entities.sort_unstable();
         self.entities.dedup();

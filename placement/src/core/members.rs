@@ -10,13 +10,7 @@ use super::moment::Moment;
 use super::stream::{Stage, Stream, StreamId};
 
 impl Dissemination {
-    pub(super) fn open(
-        &mut self,
-        now: Moment,
-        id: StreamId,
-        who: (Host, Generation),
-        out: &mut Vec<Command>,
-    ) {
+    pub(super) fn open(&mut self, now: Moment, id: StreamId, who: (Host, Generation), out: &mut Vec<Command>) {
         let (host, generation) = (who.0.normalised(), who.1);
         let name = host.name.clone();
         for older in self.same_host(&host, generation) {

@@ -64,7 +64,6 @@ impl Round {
         self.waiting.entry(generation).or_default().insert(stream);
     }
 
-
     /// The stream acknowledged: true if it owed it.
     pub fn acked(&mut self, stream: StreamId, generation: Generation, by: (&Arc<str>, Moment)) -> bool {
         let owed = self.forget(stream, generation);

@@ -243,13 +243,13 @@ impl Dissemination {
     fn finish(&mut self, now: Moment, out: &mut Vec<Command>) -> bool {
         self.round.enter(Phase::Idle, now);
         out.push(Command::Finished(self.round.summary(self.version)));
-        self.to_idle();
+        self.end_round();
         let window = self.settings.coalesce_window;
         self.window = (!window.is_zero()).then(|| now + window);
         true
     }
 
-    fn to_idle(&mut self) {
+    fn end_round(&mut self) {
         self.round = Round::default();
         for stream in self.streams.values_mut() {
             stream.in_round = false;
@@ -294,7 +294,7 @@ impl Dissemination {
         for stream in self.streams.values_mut().filter(|s| s.in_round) {
             stream.locked = None;
         }
-        self.to_idle();
+        self.end_round();
         self.forced = true;
         self.bypass = true;
     }

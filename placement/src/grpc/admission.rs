@@ -122,7 +122,9 @@ impl PlacementService {
             return Caller::Unauthenticated;
         }
         match peer.and_then(|p| p.id().ok()) {
-            Some(id) => Caller::Named { namespace: id.namespace().as_str().into(), app_id: id.app_id().as_str().into() },
+            Some(id) => {
+                Caller::Named { namespace: id.namespace().as_str().into(), app_id: id.app_id().as_str().into() }
+            }
             None => Caller::Nameless,
         }
     }

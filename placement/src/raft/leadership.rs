@@ -7,9 +7,9 @@ use openraft::{BasicNode, RaftMetrics, ServerState};
 use runtime::{BoxError, CancellationToken};
 use tokio::sync::watch;
 
+use super::LEASE;
 use super::machine::LedgerMachine;
 use super::types::{Ledgers, NodeId, Raft};
-use super::LEASE;
 
 /// How often the age of the lease is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -61,7 +61,11 @@ impl NodeStatus {
             term: metrics.current_term,
             leader: metrics.current_leader,
             voters: metrics.membership_config.membership().voter_ids().count(),
-            quorum: if metrics.state == ServerState::Leader { has_lease(metrics) } else { metrics.current_leader.is_some() },
+            quorum: if metrics.state == ServerState::Leader {
+                has_lease(metrics)
+            } else {
+                metrics.current_leader.is_some()
+            },
             lag: last.saturating_sub(slowest.unwrap_or(last)),
         }
     }

@@ -76,9 +76,7 @@ impl RaftSnapshotBuilder<Types> for LedgerMachine {
 impl RaftStateMachine<Types> for LedgerMachine {
     type SnapshotBuilder = Self;
 
-    async fn applied_state(
-        &mut self,
-    ) -> Result<(Option<LogId<NodeId>>, StoredMembership<NodeId, Node>), StorageError> {
+    async fn applied_state(&mut self) -> Result<(Option<LogId<NodeId>>, StoredMembership<NodeId, Node>), StorageError> {
         let state = self.state.lock();
         Ok((state.last_applied, state.membership.clone()))
     }
@@ -130,9 +128,9 @@ impl RaftStateMachine<Types> for LedgerMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        Ok(self.store.snapshot::<Stored>()?.map(|stored| Snapshot {
-            meta: stored.meta,
-            snapshot: Box::new(Cursor::new(stored.data.into_bytes())),
-        }))
+        Ok(self
+            .store
+            .snapshot::<Stored>()?
+            .map(|stored| Snapshot { meta: stored.meta, snapshot: Box::new(Cursor::new(stored.data.into_bytes())) }))
     }
 }

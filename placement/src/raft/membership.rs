@@ -48,17 +48,19 @@ impl MembershipTask {
 
     /// Runs until stopped.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
-        while self.blank {
+        let mut outside = self.blank;
+        while outside {
             let wait = rand::rng().random_range(RETRY_MS);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                done = self.attempt() => if done? { break },
+                done = self.attempt() => outside = !done?,
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                () = tokio::time::sleep(Duration::from_millis(wait)), if outside => {}
+                () = std::future::ready(()), if !outside => {}
             }
         }
         stop.cancelled().await;

@@ -7,6 +7,7 @@
 //! | `membership` | first start, rejoin without memory |
 //! | `store`, `machine` | hard state on disk or in memory; ledgers |
 //! | `network`, `server`, `rpc` | the raft port |
+#![allow(clippy::result_large_err, reason = "openraft's storage errors are that large, and rare")]
 
 mod leadership;
 mod machine;
@@ -94,7 +95,9 @@ pub enum ReplicaError {
 /// A fact was not replicated: this node does not lead any more, or not yet.
 #[derive(Debug, thiserror::Error)]
 #[error("not replicated")]
-pub struct NotReplicated(#[source] openraft::error::RaftError<NodeId, openraft::error::ClientWriteError<NodeId, openraft::BasicNode>>);
+pub struct NotReplicated(
+    #[source] openraft::error::RaftError<NodeId, openraft::error::ClientWriteError<NodeId, openraft::BasicNode>>,
+);
 
 /// A running node. Clones share it.
 #[derive(Clone)]

@@ -70,8 +70,7 @@ impl Peer {
         A: DeserializeOwned,
         E: std::error::Error + DeserializeOwned,
     {
-        let channel =
-            self.peers.channel(&self.address).map_err(|e| Unreachable::from(AnyError::new(&e)))?;
+        let channel = self.peers.channel(&self.address).map_err(|e| Unreachable::from(AnyError::new(&e)))?;
         let answer: Result<Result<A, RaftError<NodeId, E>>, Status> =
             call(&channel, method, request, option.hard_ttl()).await;
         match answer {

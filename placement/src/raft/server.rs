@@ -75,7 +75,9 @@ impl PeerService {
         match method {
             Method::Append | Method::Snapshot if !self.gates.append.load(Ordering::Acquire) => Err(forgetful()),
             Method::Vote if !self.gates.vote.load(Ordering::Acquire) => Err(forgetful()),
-            Method::Append => self.raft_call(&envelope, |raft, rpc| async move { raft.append_entries(rpc).await }).await,
+            Method::Append => {
+                self.raft_call(&envelope, |raft, rpc| async move { raft.append_entries(rpc).await }).await
+            }
             Method::Vote => self.raft_call(&envelope, |raft, rpc| async move { raft.vote(rpc).await }).await,
             Method::Snapshot => {
                 self.raft_call(&envelope, |raft, rpc| async move { raft.install_snapshot(rpc).await }).await

@@ -8,7 +8,7 @@ use super::{catches, holds};
 use crate::Fault;
 
 fn observe(world: &World) -> Result<(), String> {
-    if world.now() < END - ms(5000) {
+    if world.now() + ms(5000) < END {
         return Ok(());
     }
     let live = || world.sidecars.iter().filter(|s| s.alive);

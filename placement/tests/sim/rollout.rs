@@ -6,7 +6,7 @@ use super::world::{World, ms};
 
 const REPLICAS: usize = 500;
 const MOST_ROUNDS: u64 = 60;
-const LONGEST_GHOST: Duration = Duration::from_millis(1000);
+const LONGEST_GHOST: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_rollout_of_five_hundred_replicas_takes_at_most_sixty_rounds() {

@@ -85,7 +85,8 @@ impl Sidecar {
 
     fn update(&mut self, table: &Arc<Table>) {
         if self.locked_since.is_none() || table.version != self.lock_version {
-            self.violation = Some(format!("{} got UPDATE {} under LOCK {}", self.name, table.version, self.lock_version));
+            self.violation =
+                Some(format!("{} got UPDATE {} under LOCK {}", self.name, table.version, self.lock_version));
         }
         if !self.types.is_empty() && !table.hosts.contains_key(&self.name) && self.table.is_none() {
             self.violation = Some(format!("{} is not in its first table", self.name));
@@ -136,7 +137,8 @@ fn hosting<'a>(table: Option<&'a Table>, actor_type: &Arc<str>) -> BTreeSet<&'a 
 /// removed host moves only its own actors.
 pub fn owner(table: &Table, actor_type: &Arc<str>, actor: u64) -> Option<Arc<str>> {
     let weight = |name: &&Arc<str>| {
-        name.bytes().fold(actor.wrapping_mul(0x9e37_79b9_7f4a_7c15), |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+        name.bytes()
+            .fold(actor.wrapping_mul(0x9e37_79b9_7f4a_7c15), |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
     };
     hosting(Some(table), actor_type).into_iter().max_by_key(weight).cloned()
 }

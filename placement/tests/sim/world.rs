@@ -17,7 +17,7 @@ use super::sidecar::Sidecar;
 
 const TYPES: [&str; 3] = ["a", "b", "c"];
 /// Faults happen until here; then everything heals.
-pub const CHAOS: Duration = Duration::from_secs(60);
+pub const CHAOS: Duration = Duration::from_mins(1);
 /// And here everything must be in order again: hold, limits and reconnects have passed.
 pub const END: Duration = Duration::from_secs(150);
 
@@ -205,7 +205,7 @@ impl World {
 
     fn plan_chaos(&mut self, count: usize) {
         for _ in 0..self.rng.random_range(3..14) {
-            let at = ms(self.rng.random_range(1000..CHAOS.as_millis() as u64));
+            let at = ms(self.rng.random_range(1000..1000 * CHAOS.as_secs()));
             let who = self.rng.random_range(0..count);
             let length = ms(self.rng.random_range(200..12_000));
             match self.rng.random_range(0..6) {
@@ -355,7 +355,8 @@ impl World {
         }
         for stream in streams {
             let Some(who) = self.owners.get(stream).copied() else { continue };
-            let lost = self.fault == Fault::LostUnlock && matches!(order, Order::Unlock(_)) && self.rng.random_bool(0.1);
+            let lost =
+                self.fault == Fault::LostUnlock && matches!(order, Order::Unlock(_)) && self.rng.random_bool(0.1);
             let twice = self.fault == Fault::SecondLock
                 && matches!(order, Order::Lock(_))
                 && self.sidecars[who].generation == Generation::V116;
@@ -378,7 +379,8 @@ impl World {
             let acks = self.sidecars[*who].generation != Generation::V116;
             if acks && self.lock_acks.get(stream) != Some(&table.version) {
                 let name = &self.sidecars[*who].name;
-                self.violation = Some(format!("table {} was given out before {name} acknowledged its lock", table.version));
+                self.violation =
+                    Some(format!("table {} was given out before {name} acknowledged its lock", table.version));
             }
         }
         let fresh = table.version > self.ledger.version || in_round;
@@ -510,8 +512,7 @@ impl World {
     }
 
     fn retype(&mut self, who: usize) {
-        let types: Vec<Arc<str>> =
-            TYPES.iter().filter(|_| self.rng.random_bool(0.6)).map(|t| Arc::from(*t)).collect();
+        let types: Vec<Arc<str>> = TYPES.iter().filter(|_| self.rng.random_bool(0.6)).map(|t| Arc::from(*t)).collect();
         let sidecar = &mut self.sidecars[who];
         sidecar.types.clone_from(&types);
         if sidecar.alive && self.now >= sidecar.frozen_until {

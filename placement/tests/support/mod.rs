@@ -28,7 +28,13 @@ impl Server {
     }
 
     pub async fn start(flags: &[&str]) -> Self {
-        let mut line = vec!["--port=0", "--listen-address=127.0.0.1", "--healthz-port=0", "--metadata-enabled", "--enable-metrics=false"];
+        let mut line = vec![
+            "--port=0",
+            "--listen-address=127.0.0.1",
+            "--healthz-port=0",
+            "--metadata-enabled",
+            "--enable-metrics=false",
+        ];
         line.extend(flags);
         let args: Args = runtime::args::try_parse("placement", &line).expect("flags are valid");
         let config = args.into_config(&Environment::default()).expect("flags make a configuration");
