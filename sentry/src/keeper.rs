@@ -21,6 +21,7 @@ use crate::{
         keys::{PrivateKey, PrivateKeyError},
         validity::Lifetimes,
     },
+    events::{Events, Severity},
     issuer::{Issuer, generate_ca},
     metrics::{Metrics, Reason},
     signing::{self, CryptoError},
@@ -79,12 +80,13 @@ pub struct Keeper {
     store: Store,
     options: KeeperOptions,
     metrics: Metrics,
+    events: Events,
 }
 
 impl Keeper {
     /// Keeps the bundle of `store`.
-    pub fn new(store: Store, options: KeeperOptions, metrics: Metrics) -> Self {
-        Self { store, options, metrics }
+    pub fn new(store: Store, options: KeeperOptions, metrics: Metrics, events: Events) -> Self {
+        Self { store, options, metrics, events }
     }
 
     /// The bundle to start with, made and stored if there is none. Retries while the store
@@ -133,15 +135,15 @@ impl Keeper {
                 Ok(bundle) => {
                     self.clear(&mut problem);
                     if bundle != *held {
-                        self.adopt(&issuer, bundle);
+                        self.adopt(&issuer, bundle).await;
                     }
                 }
-                Err(error) => self.complain(&mut problem, &error),
+                Err(error) => self.complain(&mut problem, &error).await,
             }
         }
     }
 
-    fn adopt(&self, issuer: &Issuer, bundle: Bundle) {
+    async fn adopt(&self, issuer: &Issuer, bundle: Bundle) {
         tracing::info!(
             issuer_not_after = bundle.x509.issuer_not_after(),
             root_not_after = bundle.x509.root_not_after(),
@@ -150,6 +152,8 @@ impl Keeper {
         self.metrics.changed.inc();
         self.metrics.bundle_expiry(bundle.x509.root_not_after(), bundle.x509.issuer_not_after());
         issuer.replace(bundle);
+        let message = "trust bundle changed: new certificates are signed by the new issuer";
+        self.events.report(Severity::Normal, "TrustBundleChanged", message).await;
     }
 
     fn clear(&self, problem: &mut Option<&'static str>) {
@@ -160,7 +164,7 @@ impl Keeper {
     }
 
     /// Says what is wrong, once for each kind of trouble.
-    fn complain(&self, problem: &mut Option<&'static str>, error: &KeepError) {
+    async fn complain(&self, problem: &mut Option<&'static str>, error: &KeepError) {
         let reason = match error {
             KeepError::Problem(problem) => problem.reason(),
             KeepError::Store(StoreError::Missing { .. }) => "missing",
@@ -178,6 +182,8 @@ impl Keeper {
             error = %chain(error),
             "stored trust bundle cannot be used: signing goes on with the last good one"
         );
+        let message = format!("signing goes on with the last good bundle: {}", chain(error));
+        self.events.report(Severity::Warning, "TrustBundleUnusable", &message).await;
     }
 
     /// Decides and acts until store, copy and answer agree.

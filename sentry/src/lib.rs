@@ -21,6 +21,7 @@ mod cluster_domain;
 pub mod configuration;
 pub mod core;
 pub mod directory;
+pub mod events;
 pub mod grpc;
 pub mod issuer;
 pub mod keeper;

@@ -13,6 +13,7 @@ use crate::{
     configuration::{self, ConfigurationError, Settings},
     core::{dns_names::Home, oidc::Discovery},
     directory::Directory,
+    events::Events,
     grpc::CaService,
     issuer::Issuer,
     keeper::{KeepError, Keeper, KeeperOptions},
@@ -186,7 +187,8 @@ fn keeper(config: &Config, settings: &Settings, client: Option<&Client>, metrics
         key_id: config.jwt.as_ref().and_then(|jwt: &JwtConfig| jwt.key_id.clone()),
         every,
     };
-    Keeper::new(store, options, metrics.clone())
+    let events = Events::new(client, config.sentry.namespace().as_str());
+    Keeper::new(store, options, metrics.clone(), events)
 }
 
 async fn home(config: &Config) -> Home {

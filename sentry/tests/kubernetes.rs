@@ -285,6 +285,24 @@ async fn an_emptied_secret_is_written_back_by_a_running_replica() {
 }
 
 #[tokio::test]
+async fn a_partial_secret_keeps_a_running_replica_signing_and_is_reported() {
+    let api = Api::start().await;
+    populate(&api);
+    let sentry = api.sentry().ready().await;
+    let client = connect(&api, &sentry);
+    api.edit("secrets", |object| {
+        object["data"].as_object_mut().unwrap().remove("issuer.crt");
+    });
+    let reported = || async { api.world.events.lock().first().cloned() };
+    let event = testkit::wait_until("an Event tells", PATIENCE, reported).await;
+    assert_eq!((&event["reason"], &event["type"]), (&json!("TrustBundleUnusable"), &json!("Warning")));
+    assert!(event["message"].as_str().unwrap().contains("issuer.crt missing or empty"), "{event}");
+    assert_eq!(sentry.metric("dapr_sentry_bundle_problem").await, Some(1.0));
+    assert!(api.value("secrets", "issuer.crt").is_none(), "nothing was written over it");
+    sign(&client, asked("my-app", "app", token("app", "sa", "p"))).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_annotated_reset_makes_a_new_ca_once() {
     let api = Api::start().await;
     let _sentry = api.sentry().ready().await;
@@ -348,7 +366,7 @@ async fn two_replicas_starting_at_once_end_on_one_bundle() {
     let ca = api.value("secrets", "ca.crt").unwrap();
     for sentry in [&one, &two] {
         let answer = sign(&connect(&api, sentry), asked("my-app", "app", token("app", "sa", "p"))).await.unwrap();
-        assert_eq!(answer.trust_chain_certificates, [ca.clone()]);
+        assert_eq!(answer.trust_chain_certificates, std::slice::from_ref(&ca));
     }
     let writes = api.world.writes.lock().iter().filter(|kind| *kind == "secrets").count();
     assert_eq!(writes, 1, "only one of them stored a bundle");

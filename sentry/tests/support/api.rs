@@ -37,6 +37,7 @@ pub struct World {
     pub broken: AtomicBool,
     pub live_lookups: AtomicU32,
     pub writes: Mutex<Vec<String>>,
+    pub events: Mutex<Vec<Value>>,
 }
 
 pub struct Api {
@@ -58,6 +59,7 @@ impl Api {
         let router = Router::new()
             .route("/api/v1/namespaces/{ns}/{kind}/{name}", get(get_object).put(put_object))
             .route("/api/v1/namespaces/{ns}/pods", get(list_sentries))
+            .route("/api/v1/namespaces/{ns}/events", post(take_event))
             .route("/api/v1/pods", get(list_pods))
             .route("/apis/dapr.io/v1alpha1/configurations", get(list_configurations))
             .route("/apis/dapr.io/v1alpha1/namespaces/{ns}/configurations/{name}", get(get_configuration))
@@ -178,6 +180,11 @@ async fn put_object(
 
 async fn list_sentries(State(_): State<Arc<World>>) -> Response {
     Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})).into_response()
+}
+
+async fn take_event(State(world): State<Arc<World>>, Json(event): Json<Value>) -> Json<Value> {
+    world.events.lock().push(event.clone());
+    Json(event)
 }
 
 async fn list_pods(State(world): State<Arc<World>>) -> Json<Value> {
