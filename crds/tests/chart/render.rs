@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::OnceLock,
 };
 
 use serde_json::Value;
@@ -58,14 +59,36 @@ fn template(chart: &Path, arguments: &[&str]) -> Output {
 }
 
 fn helm() -> PathBuf {
-    if let Some(helm) = std::env::var_os("HELM") {
-        return helm.into();
-    }
-    let on_path = std::env::var_os("PATH")
-        .and_then(|path| std::env::split_paths(&path).map(|folder| folder.join("helm")).find(|file| file.is_file()));
-    on_path.or_else(cached_helm).unwrap_or_else(|| {
-        panic!("no helm: set HELM to a Helm 3 program, or run `cargo run -p e2e -- build`, which makes one")
+    static HELM: OnceLock<PathBuf> = OnceLock::new();
+    HELM.get_or_init(|| {
+        std::env::var_os("HELM")
+            .map(PathBuf::from)
+            .or_else(helm_on_path)
+            .or_else(cached_helm)
+            .unwrap_or_else(build_helm)
     })
+    .clone()
+}
+
+fn helm_on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join("helm")).find(|file| file.is_file())
+}
+
+/// Builds the pinned version, once for each target folder.
+fn build_helm() -> PathBuf {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm");
+    let status = Command::new("go")
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-trimpath", "-o"])
+        .arg(&program)
+        .arg("helm.sh/helm/v3/cmd/helm")
+        .current_dir(crate_folder().join("../e2e/modules/helm"))
+        .status();
+    match status {
+        Ok(status) if status.success() => program,
+        outcome => panic!("no helm, and building it from e2e/modules/helm failed ({outcome:?}): set HELM to a Helm 3"),
+    }
 }
 
 /// The Helm that the local cluster's harness built.
