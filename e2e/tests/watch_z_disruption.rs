@@ -65,6 +65,15 @@ impl Disruption {
         serde_json::from_value(report["kinds"].clone()).context("the load report cannot be read")
     }
 
+    /// Says how the calls fare, so that a failure is seen next to the deletion that caused it.
+    async fn tell(&self) -> Result<()> {
+        for (kind, Tally { calls, failed, slowest_ns, failures }) in self.tallies().await? {
+            let slowest = slowest_ns / 1_000_000;
+            say(format!("{kind}: {calls} calls, slowest {slowest} ms, {failed} failed {:?}", failures.last()));
+        }
+        Ok(())
+    }
+
     async fn actor(&self, method: &str) -> Result<Value> {
         self.access.ask_json(self.port(APP_PORT), "POST", &format!("/actor/keeper/{method}"), None).await
     }
@@ -174,6 +183,7 @@ async fn no_call_fails_while_each_control_plane_pod_is_deleted_in_turn() -> Resu
     for (_, app, _) in services::SERVICES {
         for pod in cluster.access.pod_names(services::NAMESPACE, app).await? {
             deletions.push(cluster.delete(app, &pod).await?);
+            cluster.tell().await?;
         }
     }
     cluster.access.ask_json(cluster.port(APP_PORT), "POST", "/load/stop", None).await?;
