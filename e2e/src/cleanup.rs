@@ -5,19 +5,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::Signal;
 
 use crate::netns;
-use crate::node::{CGROUP, CNI_NETWORK, Runtime, pod_processes, remove_cgroups};
-use crate::processes::{Processes, find};
+use crate::node::{CGROUP, Runtime, pod_processes, remove_cgroups};
+use crate::processes::{Processes, find, wait_until};
 use crate::progress::say;
 use crate::state::State;
 
 /// The order in which programs are stopped; those that are not named come after `kubelet`.
 const FIRST: [&str; 1] = ["kubelet"];
 const LAST: [&str; 5] = ["containerd", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"];
+/// How long killed processes may take to be gone.
+const LEFTOVERS_END: Duration = Duration::from_secs(20);
 /// Where containerd puts the sockets of its shims; the path is fixed in containerd.
 const SHIM_SOCKETS: &str = "/run/containerd";
 /// Where the kubelet puts links to the logs of containers; the path is fixed in Kubernetes.
@@ -71,8 +75,11 @@ fn end_leftovers(state: &State) -> Result<()> {
     let in_pods = pod_processes();
     let socket = state.path("containerd/containerd.sock").display().to_string();
     let ours = |pid: i32| in_pods.contains(&pid) || netns::contains(pid) || is_shim_of(pid, &socket);
-    for identity in find(ours) {
-        identity.end()?;
+    // Nobody is left to hand anything over to, so none is asked first.
+    let left = find(ours);
+    left.iter().for_each(|identity| identity.signal(Signal::KILL));
+    if !wait_until(LEFTOVERS_END, || left.iter().all(|identity| !identity.is_alive())) {
+        bail!("processes of the cluster do not end, among them {:?}", left.iter().find(|one| one.is_alive()));
     }
     Ok(())
 }
@@ -104,9 +111,9 @@ fn mount_point(line: &str) -> Option<PathBuf> {
 /// Removes what programs left at places that cannot be configured. Files of others stay.
 fn remove_traces(state: &State) {
     remove_matching(CONTAINER_LOGS, |path| fs::read_link(path).is_ok_and(|to| to.starts_with(state.root())));
-    remove_matching(CNI_RESULTS, |path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{CNI_NETWORK}-")))
-    });
+    let ours = state.root().display().to_string();
+    // Each names the network namespace of its pod, which lies in the state folder.
+    remove_matching(CNI_RESULTS, |path| fs::read_to_string(path).is_ok_and(|text| text.contains(&ours)));
     // A socket of a running shim would refuse no connection; these have nobody behind them.
     remove_matching(&format!("{SHIM_SOCKETS}/s"), |path| {
         std::os::unix::net::UnixStream::connect(path)

@@ -22,8 +22,8 @@ pub const NODE_NAME: &str = "dapr-e2e";
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 /// The folder in each control group hierarchy that holds all pods of this node, and nothing else.
 pub const CGROUP: &str = "dapr-e2e";
-/// Name of the pods' network; results of CNI calls are cached under it.
-pub const CNI_NETWORK: &str = "dapr-e2e";
+/// Name of the pods' network.
+const CNI_NETWORK: &str = "dapr-e2e";
 /// Namespace of containerd in which the kubelet keeps its containers.
 const CONTAINERD_NAMESPACE: &str = "k8s.io";
 

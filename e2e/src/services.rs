@@ -35,7 +35,7 @@ const SERVICES: [Service; 4] = [
 const SENTRY_PORT: u16 = 50_001;
 /// Where the chart mounts the trust anchors.
 const ANCHORS: &str = "/var/run/secrets/dapr.io/tls";
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Clone, Copy)]
 struct Service {
@@ -160,7 +160,9 @@ fn program(service: Service, container: &Container, given: &Given, binaries: &Bi
     let mut args: Vec<String> = without_ports(&container.args).map(|text| text.replace(ANCHORS, &anchors)).collect();
     for (name, value) in &program.env {
         // As a kubelet does with arguments.
-        args.iter_mut().for_each(|arg| *arg = arg.replace(&format!("$({name})"), value));
+        for arg in &mut args {
+            *arg = arg.replace(&format!("$({name})"), value);
+        }
     }
     args.push(format!("--healthz-port={}", service.health));
     args.push(format!("--metrics-port={}", service.metrics));
