@@ -77,7 +77,8 @@ pub fn parse<A: Parser>(component: &str) -> A {
 /// The command behind [`parse`]: every flag bound to its environment variable.
 pub fn command<A: CommandFactory>(component: &str) -> clap::Command {
     let prefix = format!("DAPRCP_{}_", component.to_uppercase());
-    A::command().version(crate::VERSION).mut_args(|arg| match arg.get_long() {
+    // As in Go, the last of several wins.
+    A::command().version(crate::VERSION).args_override_self(true).mut_args(|arg| match arg.get_long() {
         None | Some("help" | "version") => arg,
         Some(long) => {
             let name = format!("{prefix}{}", long.to_uppercase().replace('-', "_"));
@@ -145,6 +146,11 @@ mod tests {
         assert!(parsed(&["-log-as-json=true"]).log.log_as_json);
         assert!(!parsed(&["--enable-metrics=false"]).metrics.enable_metrics);
         assert!(try_parse::<Flags>("sample", &["--log-as-json", "true"]).is_err());
+    }
+
+    #[test]
+    fn the_last_of_several_equal_flags_wins() {
+        assert_eq!(parsed(&["--port=7", "-port", "8"]).port, 8);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn init(scope: &'static str, args: &LogArgs) -> Result<(), LogError> {
     SINK.set(sink).map_err(|_| LogError::Twice)?;
     // Libraries are chatty below `warn`; ours start with the component's or crate's name.
     let filter = Targets::new().with_default(level).with_targets(
-        ["h2", "hyper", "hyper_util", "rustls", "tower", "tonic", "kube_client", "openraft"]
+        ["h2", "hyper", "hyper_util", "rustls", "tower", "tonic", "kube_client", "kube_runtime", "openraft"]
             .map(|t| (t, level.min(LevelFilter::WARN))),
     );
     let subscriber = tracing_subscriber::registry().with(Lines.with_filter(filter));
