@@ -507,8 +507,11 @@ impl World {
     }
 
     fn freeze(&mut self, who: usize, length: Duration) {
-        self.sidecars[who].frozen_until = self.now + length;
-        self.sidecars[who].was_frozen = true;
+        // A freeze within a freeze would let orders that wait for the first one's end overtake later ones.
+        if self.now >= self.sidecars[who].frozen_until {
+            self.sidecars[who].frozen_until = self.now + length;
+            self.sidecars[who].was_frozen = true;
+        }
     }
 
     fn retype(&mut self, who: usize) {
