@@ -10,6 +10,7 @@ use super::world::ms;
 
 /// What a sidecar knows and does.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts of a process")]
 pub struct Sidecar {
     pub name: Arc<str>,
     pub generation: Generation,
@@ -17,6 +18,8 @@ pub struct Sidecar {
     /// How long its in-flight turns take to drain.
     pub drain: Duration,
     pub stream: Option<StreamId>,
+    /// Its types are those it connected with.
+    pub as_introduced: bool,
     /// The process runs.
     pub alive: bool,
     /// Stopped with SIGSTOP: neither reads nor notices anything.
@@ -88,7 +91,8 @@ impl Sidecar {
             self.violation =
                 Some(format!("{} got UPDATE {} under LOCK {}", self.name, table.version, self.lock_version));
         }
-        if !self.types.is_empty() && !table.hosts.contains_key(&self.name) && self.table.is_none() {
+        if self.as_introduced && !self.types.is_empty() && !table.hosts.contains_key(&self.name) && self.table.is_none()
+        {
             self.violation = Some(format!("{} is not in its first table", self.name));
         }
         self.got_update = true;

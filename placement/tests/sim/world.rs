@@ -189,6 +189,7 @@ impl World {
             types,
             drain,
             stream: None,
+            as_introduced: true,
             alive: true,
             frozen_until: Duration::ZERO,
             was_frozen: false,
@@ -293,6 +294,7 @@ impl World {
         let stream = StreamId { replica: self.leadership, seq: self.next_stream };
         self.owners.insert(stream, who);
         self.sidecars[who].stream = Some(stream);
+        self.sidecars[who].as_introduced = true;
         let (host, generation) = (self.sidecars[who].host(), self.sidecars[who].generation);
         self.departed.remove(&host.name);
         self.step(Event::Opened { stream, host, generation });
@@ -518,6 +520,7 @@ impl World {
         let types: Vec<Arc<str>> = TYPES.iter().filter(|_| self.rng.random_bool(0.6)).map(|t| Arc::from(*t)).collect();
         let sidecar = &mut self.sidecars[who];
         sidecar.types.clone_from(&types);
+        sidecar.as_introduced = false;
         if sidecar.alive && self.now >= sidecar.frozen_until {
             self.report(who);
         }
