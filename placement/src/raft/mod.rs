@@ -36,7 +36,7 @@ pub use store::{OpenError, Store};
 pub use types::{Fact, Ledgers, NodeId, Raft, Types, node_id};
 
 /// A leader that heard from no majority for this long stops acting as one. Shorter than
-/// [`ELECTION`], after which others may elect a new one.
+/// `ELECTION`, after which others may elect a new one.
 pub const LEASE: Duration = Duration::from_millis(1400);
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// Followers wait between these before they campaign; the upper one is also the lease that voters grant.
