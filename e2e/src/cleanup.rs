@@ -77,7 +77,9 @@ fn end_leftovers(state: &State) -> Result<()> {
     let ours = |pid: i32| in_pods.contains(&pid) || netns::contains(pid) || is_shim_of(pid, &socket);
     // Nobody is left to hand anything over to, so none is asked first.
     let left = find(ours);
-    left.iter().for_each(|identity| identity.signal(Signal::KILL));
+    for identity in &left {
+        identity.signal(Signal::KILL);
+    }
     if !wait_until(LEFTOVERS_END, || left.iter().all(|identity| !identity.is_alive())) {
         bail!("processes of the cluster do not end, among them {:?}", left.iter().find(|one| one.is_alive()));
     }
