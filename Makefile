@@ -6,6 +6,9 @@ SHELL := /bin/bash
 # The harness is an ordinary crate of the workspace: it builds the rest.
 E2E := cargo run --quiet --package e2e --
 
+# Seeds that `make sim` plays.
+SEEDS ?= 10000
+
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -39,6 +42,10 @@ e2e: prerequisites ## Tests against a real cluster, which this brings up
 .PHONY: test-compat
 test-compat: prerequisites ## Older sidecars and upgrades from upstream (long)
 	$(E2E) test --compat
+
+.PHONY: sim
+sim: ## Placement's simulation: make sim SEEDS=100000; SIM_SEED=n replays one seed
+	SIM_SEEDS=$(SEEDS) cargo test --package placement --test sim
 
 .PHONY: verify
 verify: ## Read-only checks: format, lints, docs, generated files, licences

@@ -59,11 +59,12 @@ pub fn init(scope: &'static str, args: &LogArgs) -> Result<(), LogError> {
     let level = level(&args.log_level)?;
     let sink = Sink::open(scope, args)?;
     SINK.set(sink).map_err(|_| LogError::Twice)?;
-    // Libraries are chatty below `warn`; ours start with the component's or crate's name.
-    let filter = Targets::new().with_default(level).with_targets(
-        ["h2", "hyper", "hyper_util", "rustls", "tower", "tonic", "kube_client", "kube_runtime", "openraft"]
-            .map(|t| (t, level.min(LevelFilter::WARN))),
-    );
+    // Libraries are chatty below `warn`, openraft below `error`; ours start with the component's or crate's name.
+    let quiet = ["h2", "hyper", "hyper_util", "rustls", "tower", "tonic", "kube_client", "kube_runtime"];
+    let filter = Targets::new()
+        .with_default(level)
+        .with_targets(quiet.map(|target| (target, level.min(LevelFilter::WARN))))
+        .with_target("openraft", level.min(LevelFilter::ERROR));
     let subscriber = tracing_subscriber::registry().with(Lines.with_filter(filter));
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)
 }
