@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -21,10 +22,13 @@ use crate::modules::package_folder;
 use crate::netns::{self, NODE_ADDRESS};
 use crate::node::Runtime;
 use crate::packages::{self, Purpose};
-use crate::processes::Processes;
+use crate::processes::{Processes, wait_until};
 use crate::progress::say;
 use crate::state::{Record, State};
 use crate::{addons, backends, cleanup, kind, node, samples};
+
+/// How often a person is told what is waited for.
+const TELL_EVERY: Duration = Duration::from_secs(20);
 
 /// Brings the cluster up or up to date.
 pub fn up(options: &Up) -> Result<Cluster> {
@@ -171,7 +175,7 @@ fn install(chart: &Chart, client: &Client, changed: &BTreeSet<String>) -> Result
     let had = output(client.kubectl().args(["get", "deploy,statefulset", "-n", NAMESPACE, "-o", "name"]))?;
     say("installing the chart");
     forget_broken_install(client)?;
-    if let Err(error) = chart.install() {
+    if let Err(error) = install_visibly(chart, client) {
         let seen = output(client.kubectl().args(["get", "pods", "-n", NAMESPACE])).unwrap_or_default();
         return Err(error.context(format!("the control plane did not become ready:\n{seen}")));
     }
@@ -186,6 +190,33 @@ fn install(chart: &Chart, client: &Client, changed: &BTreeSet<String>) -> Result
     }
     say("the control plane is ready");
     Ok(())
+}
+
+/// Installs the chart and tells now and then which pods it still waits for.
+fn install_visibly(chart: &Chart, client: &Client) -> Result<()> {
+    std::thread::scope(|scope| {
+        let helm = scope.spawn(|| chart.install());
+        loop {
+            if wait_until(TELL_EVERY, || helm.is_finished()) {
+                break;
+            }
+            say(format!("waiting for {}", unready_pods(client)));
+        }
+        helm.join().unwrap_or_else(|_| anyhow::bail!("the thread that ran helm panicked")).map(drop)
+    })
+}
+
+/// The pods of the control plane that are not ready, in words.
+fn unready_pods(client: &Client) -> String {
+    let list = output(client.kubectl().args(["get", "pods", "-n", NAMESPACE, "--no-headers"])).unwrap_or_default();
+    let pods = list.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace();
+        let (name, ready, status) = (columns.next()?, columns.next()?, columns.next()?);
+        let (up, all) = ready.split_once('/')?;
+        (up != all).then(|| format!("{name} ({status})"))
+    });
+    let pods: Vec<String> = pods.collect();
+    if pods.is_empty() { "helm".into() } else { pods.join(", ") }
 }
 
 /// Helm refuses to touch a release whose last operation was broken off; forgetting that operation
