@@ -227,7 +227,10 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_returns_before_shutdown_ends_the_process() {
         let mut tasks = TaskSet::new();
-        tasks.spawn("waits", |stop| async move { Ok(stop.cancelled().await) });
+        tasks.spawn("waits", |stop| async move {
+            stop.cancelled().await;
+            Ok(())
+        });
         tasks.spawn("returns", |_| async { Ok(()) });
         let error = tasks.until_shutdown(DEADLINE).await.expect_err("a task ended");
         assert!(matches!(error, TaskError::Ended { name: "returns" }), "{error}");
