@@ -1,7 +1,7 @@
 //! Leader election over a `coordination.k8s.io/v1` Lease, with client-go's rules, so that replicas of
 //! this control plane and of upstream's elect one leader between them during an upgrade.
 //!
-//! [`decide`] is the pure rule; [`Lease::run`] is its shell. A holder that cannot renew within the
+//! `decide` is the pure rule; [`Lease::run`] is its shell. A holder that cannot renew within the
 //! renew deadline gives leadership up (and tells so through the watch) before others may take it.
 
 use std::time::Duration;
