@@ -10,7 +10,10 @@ use runtime::{
 };
 
 use crate::{
-    core::jwt::{Algorithm, UnknownAlgorithm},
+    core::{
+        jwt::{Algorithm, UnknownAlgorithm},
+        oidc::url_fault,
+    },
     store::ItemNames,
 };
 
@@ -161,6 +164,16 @@ pub enum ArgsError {
         "Invalid options: {0} is required when OIDC HTTP server is enabled (unless oidc-server-tls-enabled is false)"
     )]
     OidcTlsFile(&'static str),
+    /// `--jwt-issuer` or `--oidc-jwks-uri` where discovery needs an URL.
+    #[error("{flag} {found:?}: {fault}")]
+    Url {
+        /// The flag.
+        flag: &'static str,
+        /// The value.
+        found: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
     /// Only one of the two OIDC TLS files.
     #[error("Invalid options: both OIDC TLS certificate and key must be provided if one is specified")]
     OidcTlsHalf,
@@ -250,7 +263,12 @@ impl Args {
         let found = namespace.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into());
         let namespace = Namespace::parse(&found).map_err(|source| ArgsError::Namespace { found, source })?;
         let names = self.names(mode);
-        let jwt_enabled = self.jwt.jwt_enabled;
+        let jwt = self.jwt.into_config()?;
+        let oidc = self.oidc.into_config(jwt.is_some())?;
+        if let (Some(jwt), Some(oidc)) = (&jwt, &oidc) {
+            check_url("--jwt-issuer", jwt.issuer.as_deref())?;
+            check_url("--oidc-jwks-uri", oidc.jwks_uri.as_deref())?;
+        }
         Ok(Config {
             mode,
             configuration: if self.config.is_empty() { "daprsystem".into() } else { self.config },
@@ -260,8 +278,8 @@ impl Args {
             names,
             address: self.listen_address,
             port: self.port,
-            jwt: self.jwt.into_config()?,
-            oidc: self.oidc.into_config(jwt_enabled)?,
+            jwt,
+            oidc,
             metrics: self.metrics,
             health: self.health,
             kube: self.kube,
@@ -291,6 +309,11 @@ impl Args {
             },
         }
     }
+}
+
+fn check_url(flag: &'static str, value: Option<&str>) -> Result<(), ArgsError> {
+    let found = value.unwrap_or_default();
+    url_fault(found).map_or(Ok(()), |fault| Err(ArgsError::Url { flag, found: found.into(), fault }))
 }
 
 fn base_name(name: &str) -> String {

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use sentry::{
     core::{
         bundle::{Stored, X509Bundle},
-        decide::{Bundle, Problem, PublicCopy, Rules, Situation, Snapshot, Source, Step, decide},
+        decide::{Bundle, JwtSource, Problem, PublicCopy, Rules, Situation, Snapshot, Source, Step, decide},
+        jwks::JwtBundle,
+        keys::PrivateKey,
         validity::Lifetimes,
     },
     issuer::generate_ca,
@@ -149,6 +151,69 @@ fn every_combination_of_missing_changed_and_garbage_keys_keeps_the_rules() {
     }
 }
 
+fn jwt_items() -> JwtBundle {
+    let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem().into_bytes();
+    JwtBundle::of_key(PrivateKey::from_pem(&pem).unwrap(), pem, None, "ES256")
+}
+
+/// As above for the JWT half: a stored key is never replaced, a set without its key is never
+/// taken for nothing, and what is adopted fits together.
+#[test]
+fn every_combination_of_jwt_items_keeps_the_rules() {
+    let items = [jwt_items(), jwt_items()];
+    let value = |choice: usize, part: fn(&JwtBundle) -> &Vec<u8>| match choice {
+        0 => Vec::new(),
+        1 | 2 => part(&items[choice - 1]).clone(),
+        _ => b"garbage".to_vec(),
+    };
+    let held_without = bundle(&A);
+    let mut held_with = bundle(&A);
+    held_with.jwt = Some(JwtBundle::load(value(1, |jwt| &jwt.key_pem), value(1, |jwt| &jwt.jwks_json), None).unwrap());
+    let algorithms = [None, Some("ES256"), Some("RS256")];
+    for case in 0..4 * 4 * 3 * 3 * 2 * 2 {
+        let (key, jwks, reset, bare) = (case % 4, case / 4 % 4, case / 144 % 2 == 1, case / 288 == 1);
+        let algorithm = algorithms[case / 16 % 3];
+        let situation = match case / 48 % 3 {
+            0 => STARTING,
+            1 => Situation::Running(&held_without),
+            _ => Situation::Running(&held_with),
+        };
+        let snapshot = Snapshot {
+            jwt_key: value(key, |jwt| &jwt.key_pem),
+            jwks: value(jwks, |jwt| &jwt.jwks_json),
+            reset,
+            ..snapshot((!bare).then_some(&*A), b"")
+        };
+        let rules = Rules { jwt: algorithm.map(|name| name.parse().unwrap()), key_id: None };
+        let on = algorithm.is_some();
+        let holds_jwt = case / 48 % 3 == 2;
+        let step = decide(&snapshot, situation, rules, now());
+        let what = format!("key {key}, set {jwks}, {algorithm:?}, reset {reset}, bare {bare}: {step:?}");
+        let fits = key == jwks && (key == 1 || key == 2) && algorithm != Some("RS256");
+        match step {
+            Step::Adopt { bundle, .. } => {
+                assert!(!bare && (fits || (!on && (key == 0 || jwks == 0))), "{what}");
+                assert_eq!(bundle.jwt.is_some(), fits, "{what}");
+            }
+            Step::Create { jwt: JwtSource::New, .. } => {
+                assert!(on && (key, jwks) == (0, 0) && (reset || !holds_jwt), "{what}");
+            }
+            Step::Create { jwt: JwtSource::Held, .. } => {
+                assert!(on && (key, jwks) == (0, 0) && holds_jwt && !reset, "{what}");
+            }
+            Step::Create { jwt: JwtSource::SetOfStoredKey, .. } => assert!(on && key != 0 && jwks == 0, "{what}"),
+            Step::Create { jwt: JwtSource::Stored, .. } => {
+                assert!(bare && (fits || (!on && (key == 0 || jwks == 0))), "{what}");
+            }
+            Step::Refuse(problem) => {
+                assert!(problem.reason().ends_with("jwt"), "{what}");
+                assert!(!fits && (key, jwks) != (0, 0), "{what}");
+            }
+            Step::AwaitHolder => panic!("nothing was published and nobody runs: {what}"),
+        }
+    }
+}
+
 /// The stored objects, each with a version that conditional writes compare.
 #[derive(Default)]
 struct World {
@@ -224,8 +289,6 @@ fn step(world: &mut World, replicas: &mut [Replica; 2], index: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     /// Two replicas start, stop, crash between any two writes, while a user empties the secret
     /// and spoils the copy.
     #[test]

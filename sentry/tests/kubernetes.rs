@@ -21,6 +21,7 @@ use tonic::{Code, Status, transport::Channel};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const SENTRY: &str = "spiffe://cluster.local/ns/dapr-system/dapr-sentry";
+const UID_CHECK: &str = "DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn connect(api: &Api, sentry: &Sentry) -> CaClient<Channel> {
@@ -388,4 +389,23 @@ async fn missing_objects_end_the_start_naming_them() {
     let (status, log) = api.sentry().ended().await;
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("config CRD not found"), "{log}");
+}
+
+#[tokio::test]
+async fn in_kubernetes_mode_sentry_starts_as_root_only_with_the_uid_check_override() {
+    let api = Api::start().await;
+    drop(api.sentry().ready().await);
+    for value in [None, Some("TRUE"), Some("1")] {
+        let mut start = api.sentry();
+        start.environment.retain(|(name, _)| *name != UID_CHECK);
+        start.environment.extend(value.map(|value| (UID_CHECK, value.to_owned())));
+        let id = std::process::Command::new("id").arg("-u").output().unwrap().stdout;
+        if id.trim_ascii() == b"0" {
+            let (status, log) = start.ended().await;
+            assert_eq!(status.code(), Some(1), "{log}");
+            assert!(log.contains("effective user id is 0"), "{log}");
+        } else {
+            drop(start.ready().await);
+        }
+    }
 }

@@ -139,3 +139,56 @@ pub fn origin(url: &str) -> Option<&str> {
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |offset| start + offset);
     (start > 3 && end > start).then(|| &url[..end])
 }
+
+/// What Go's URL parser would refuse in `url`; upstream starts with everything else.
+pub fn url_fault(url: &str) -> Option<&'static str> {
+    if url.bytes().any(|byte| byte.is_ascii_control()) {
+        return Some("invalid control character in URL");
+    }
+    let (before_query, _) = url.split_once('?').unwrap_or((url, ""));
+    let mut escapes = before_query.split('%').skip(1);
+    if !escapes.all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit())) {
+        return Some("invalid URL escape");
+    }
+    let is_scheme = |text: &str| {
+        text.starts_with(|first: char| first.is_ascii_alphabetic())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    };
+    let rest = match before_query.split_once(':') {
+        Some(("", _)) => return Some("missing protocol scheme"),
+        Some((scheme, rest)) if is_scheme(scheme) => rest,
+        Some((path, _)) if !path.contains('/') => return Some("first path segment in URL cannot contain colon"),
+        _ => before_query,
+    };
+    let authority = rest.strip_prefix("//")?.split(['/', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.contains([' ', '"', '<', '>', '\\', '^', '`', '{', '|', '}']) {
+        return Some("invalid character in host name");
+    }
+    let after_address = host.rsplit_once(']').map_or(host, |(_, port)| port);
+    let port = after_address.rsplit_once(':').map_or("", |(_, port)| port);
+    (!port.bytes().all(|byte| byte.is_ascii_digit())).then_some("invalid port after host")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_refused_as_go_refuses_them() {
+        for good in [
+            "https://a.example/x%20y?z=%zz#f",
+            "issuer",
+            "any text, no URL",
+            "urn:a:b",
+            "https://[::1]:80/",
+            "https://u:p@h:1",
+            "a/b:c",
+        ] {
+            assert_eq!(url_fault(good), None, "{good}");
+        }
+        for bad in ["https://a b", ":x", "https://h/%zz", "https://h/%2", "a\u{1}", "https://h:x/", "1a:b", "a b:c"] {
+            assert!(url_fault(bad).is_some(), "{bad}");
+        }
+    }
+}
