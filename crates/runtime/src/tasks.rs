@@ -3,7 +3,15 @@
 //! Every long task belongs to the process's one [`TaskSet`]. The first to end before shutdown, be it
 //! by return, error or panic, takes the process down with its name: nothing dies silently.
 
-use std::{collections::HashMap, fmt, future::Future, io, process::ExitCode, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    io,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -96,6 +104,7 @@ impl TaskSet {
         deadline: Duration,
     ) -> Result<(), TaskError> {
         let mut signals = Signals::install().map_err(TaskError::Signals)?;
+        STARTED.store(true, Ordering::Release);
         let mut outcome = tokio::select! {
             biased;
             name = signals.next() => {
@@ -190,6 +199,23 @@ impl Signals {
     }
 }
 
+/// Set once a [`TaskSet`] answers the signals. Before that the service still starts, and has nothing
+/// to hand over.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends when a signal arrives while the service still starts. Without it process 1 of a container,
+/// which the kernel gives no default handlers, could not be stopped while it waits for something.
+async fn stopped_while_starting() -> Result<(), BoxError> {
+    let mut signals = Signals::install()?;
+    loop {
+        let name = signals.next().await;
+        if !STARTED.load(Ordering::Acquire) {
+            tracing::info!(signal = name, "received signal while starting, ending");
+            return Ok(());
+        }
+    }
+}
+
 /// Runs a service to its end: exit code 0 for `Ok`, else a fatal log line with the whole chain of
 /// causes and exit code 1.
 ///
@@ -199,11 +225,17 @@ pub fn block_on<E: Into<BoxError>>(service: impl Future<Output = Result<(), E>>)
         Ok(runtime) => runtime,
         Err(error) => return fatal(&error),
     };
-    let outcome = runtime.block_on(service);
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            outcome = stopped_while_starting() => outcome,
+            outcome = service => outcome.map_err(Into::into),
+        }
+    });
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fatal(error.into().as_ref()),
+        Err(error) => fatal(error.as_ref()),
     }
 }
 
