@@ -50,6 +50,9 @@ pub struct Args {
     pub mode: String,
     /// See there.
     #[command(flatten)]
+    pub rotation: RotationArgs,
+    /// See there.
+    #[command(flatten)]
     pub jwt: JwtArgs,
     /// See there.
     #[command(flatten)]
@@ -66,6 +69,19 @@ pub struct Args {
     /// See there.
     #[command(flatten)]
     pub kube: KubeArgs,
+}
+
+/// The change of the root (Kubernetes mode).
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Root rotation")]
+pub struct RotationArgs {
+    /// How long before its end a CA that sentry made is replaced; 0s for never. Never more than
+    /// a third of its life.
+    #[arg(long, default_value = "2160h")]
+    pub root_rotation_before: GoDuration,
+    /// The time a change gets to reach every replica, the injector and the control plane.
+    #[arg(long, default_value = "10m")]
+    pub root_rotation_settle: GoDuration,
 }
 
 /// JWT-SVIDs.
@@ -156,6 +172,16 @@ pub enum ArgsError {
     /// `--jwt-ttl`.
     #[error("--jwt-ttl is {0}, allowed is 1s to 87600h")]
     JwtTtl(GoDuration),
+    /// One of the two times of the root's rotation.
+    #[error("{flag} is {found}, allowed is {allowed}")]
+    Rotation {
+        /// The flag.
+        flag: &'static str,
+        /// The value.
+        found: GoDuration,
+        /// What makes sense.
+        allowed: &'static str,
+    },
     /// `--jwt-issuer` without `--jwt-enabled`.
     #[error("Invalid options: jwt-issuer cannot be set when jwt-enabled is false")]
     IssuerWithoutJwt,
@@ -186,6 +212,15 @@ pub enum Mode {
     Standalone,
     /// In a cluster.
     Kubernetes,
+}
+
+/// When the root is changed, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RotationConfig {
+    /// How long before its end; 0 for never.
+    pub before: i64,
+    /// The time a change gets to reach everybody.
+    pub settle: i64,
 }
 
 /// How tokens are issued.
@@ -237,6 +272,8 @@ pub struct Config {
     pub address: String,
     /// Port of the gRPC server.
     pub port: u16,
+    /// The change of the root.
+    pub rotation: RotationConfig,
     /// Tokens, if issued.
     pub jwt: Option<JwtConfig>,
     /// OIDC server, if it runs.
@@ -263,6 +300,7 @@ impl Args {
         let found = namespace.filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into());
         let namespace = Namespace::parse(&found).map_err(|source| ArgsError::Namespace { found, source })?;
         let names = self.names(mode);
+        let rotation = self.rotation.config()?;
         let jwt = self.jwt.into_config()?;
         let oidc = self.oidc.into_config(jwt.is_some())?;
         if let (Some(jwt), Some(oidc)) = (&jwt, &oidc) {
@@ -278,6 +316,7 @@ impl Args {
             names,
             address: self.listen_address,
             port: self.port,
+            rotation,
             jwt,
             oidc,
             metrics: self.metrics,
@@ -318,6 +357,22 @@ fn check_url(flag: &'static str, value: Option<&str>) -> Result<(), ArgsError> {
 
 fn base_name(name: &str) -> String {
     name.rsplit('/').next().unwrap_or(name).to_owned()
+}
+
+impl RotationArgs {
+    fn config(&self) -> Result<RotationConfig, ArgsError> {
+        let seconds = |value: GoDuration| value.to_std().and_then(|value| i64::try_from(value.as_secs()).ok());
+        let refused = |flag, found, allowed| ArgsError::Rotation { flag, found, allowed };
+        let (before, settle) = (self.root_rotation_before, self.root_rotation_settle);
+        Ok(RotationConfig {
+            before: seconds(before)
+                .filter(|seconds| *seconds <= 87_600 * 3600)
+                .ok_or_else(|| refused("--root-rotation-before", before, "0s to 87600h"))?,
+            settle: seconds(settle)
+                .filter(|seconds| (1..=24 * 3600).contains(seconds))
+                .ok_or_else(|| refused("--root-rotation-settle", settle, "1s to 24h"))?,
+        })
+    }
 }
 
 impl JwtArgs {
@@ -458,6 +513,9 @@ mod tests {
             config(&["--jwt-enabled", "--jwt-signing-algorithm=HS256"], None),
             Err(ArgsError::Algorithm(_))
         ));
+        for flag in ["--root-rotation-settle=0s", "--root-rotation-settle=25h", "--root-rotation-before=-1s"] {
+            assert!(matches!(config(&[flag], None), Err(ArgsError::Rotation { .. })), "{flag}");
+        }
         assert!(matches!(config(&["--jwt-enabled", "--jwt-ttl=-1s"], None), Err(ArgsError::JwtTtl(_))));
     }
 }

@@ -8,7 +8,13 @@
 
 mod reflect;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use kube::{
     Client,
@@ -19,7 +25,7 @@ use runtime::{BoxError, CancellationToken};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
-use crate::core::pod_identity::Pod;
+use crate::core::{pod_identity::Pod, rotation::CertificateId};
 use reflect::{Feed, Reflector};
 
 /// Namespace and name.
@@ -56,6 +62,14 @@ struct PodObject {
     metadata: Meta,
     #[serde(default)]
     spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct PodStatus {
+    #[serde(default)]
+    phase: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -63,6 +77,41 @@ struct PodObject {
 struct PodSpec {
     #[serde(default)]
     service_account_name: Box<str>,
+    #[serde(default)]
+    containers: Option<Vec<Container>>,
+    #[serde(default)]
+    init_containers: Option<Vec<Container>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Container {
+    #[serde(default)]
+    env: Option<Vec<Variable>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Variable {
+    #[serde(default)]
+    name: Box<str>,
+    #[serde(default)]
+    value: Option<Box<str>>,
+}
+
+/// The variable from which a sidecar takes its anchors, once.
+const ANCHORS: &str = "DAPR_TRUST_ANCHORS";
+
+impl PodObject {
+    /// The anchors its sidecar holds, none if it has no sidecar with anchors or has ended. A
+    /// value that cannot be read here counts as none of those we know.
+    fn anchors(&self) -> Option<Box<[CertificateId]>> {
+        if matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            return None;
+        }
+        let containers = self.spec.containers.iter().chain(&self.spec.init_containers).flatten();
+        let variable =
+            containers.flat_map(|container| &container.env).flatten().find(|entry| &*entry.name == ANCHORS)?;
+        Some(CertificateId::all_of(variable.value.as_deref().unwrap_or_default().as_bytes()))
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -93,15 +142,18 @@ struct KeptPod {
     app_id: Option<Box<str>>,
     control_plane: Option<Box<str>>,
     config: Option<Box<str>>,
+    anchors: Option<Box<[CertificateId]>>,
 }
 
 impl KeptPod {
     fn of(object: PodObject) -> (Self, bool) {
+        let anchors = object.anchors();
         let DaprAnnotations { app_id, control_plane, config, enabled } =
             object.metadata.annotations.unwrap_or_default();
-        let is_dapr = app_id.is_some() || control_plane.is_some() || enabled.is_some() || config.is_some();
+        let is_dapr =
+            anchors.is_some() || app_id.is_some() || control_plane.is_some() || enabled.is_some() || config.is_some();
         let service_account = object.spec.service_account_name;
-        (Self { service_account, app_id, control_plane, config }, is_dapr)
+        (Self { service_account, app_id, control_plane, config, anchors }, is_dapr)
     }
 
     fn pod(&self, namespace: &str, name: &str) -> Pod {
@@ -119,7 +171,11 @@ impl KeptPod {
 
 /// Dapr's pods.
 #[derive(Debug, Default)]
-struct Pods(RwLock<HashMap<Key, KeptPod>>);
+struct Pods {
+    map: RwLock<HashMap<Key, KeptPod>>,
+    /// Whether the map was ever filled by a list and lists are allowed.
+    whole: AtomicBool,
+}
 
 impl Feed for Pods {
     type Object = PodObject;
@@ -136,21 +192,26 @@ impl Feed for Pods {
 
     fn reset(&self, mut batch: Self::Batch) {
         batch.shrink_to_fit();
-        *self.0.write() = batch;
+        *self.map.write() = batch;
+        self.whole.store(true, Ordering::Relaxed);
+    }
+
+    fn forbidden(&self) {
+        self.whole.store(false, Ordering::Relaxed);
     }
 
     fn apply(&self, object: PodObject) {
         let key = (object.metadata.namespace.clone(), object.metadata.name.clone());
         let (pod, is_dapr) = KeptPod::of(object);
         if is_dapr {
-            self.0.write().insert(key, pod);
+            self.map.write().insert(key, pod);
         } else {
-            self.0.write().remove(&key);
+            self.map.write().remove(&key);
         }
     }
 
     fn delete(&self, object: PodObject) {
-        self.0.write().remove(&(object.metadata.namespace, object.metadata.name));
+        self.map.write().remove(&(object.metadata.namespace, object.metadata.name));
     }
 
     fn resource_version(object: &PodObject) -> Option<&str> {
@@ -263,7 +324,20 @@ impl Directory {
     /// The pod, if the cache has it.
     pub fn cached_pod(&self, namespace: &str, name: &str) -> Option<Pod> {
         let key: Key = (namespace.into(), name.into());
-        self.pods.0.read().get(&key).map(|pod| pod.pod(namespace, name))
+        self.pods.map.read().get(&key).map(|pod| pod.pod(namespace, name))
+    }
+
+    /// How many pods hold anchors without `root`, with the names of the first `named` of them;
+    /// nothing where pods cannot be listed.
+    pub fn pods_without(&self, root: CertificateId, named: usize) -> Option<(usize, Vec<String>)> {
+        if !self.pods.whole.load(Ordering::Relaxed) {
+            return None;
+        }
+        let pods = self.pods.map.read();
+        let lacks_root = |pod: &KeptPod| pod.anchors.as_ref().is_some_and(|anchors| !anchors.contains(&root));
+        let found = pods.iter().filter(|(_, pod)| lacks_root(pod));
+        let names = found.clone().take(named).map(|((namespace, name), _)| format!("{namespace}/{name}")).collect();
+        Some((found.count(), names))
     }
 
     /// The pod as the API server has it now.

@@ -18,6 +18,7 @@ use crate::{
         decide::Bundle,
         keys::{PrivateKey, PublicKey, pem_block},
         profile::{self, Authority, Leaf, Role, Serial, Signer},
+        rotation::Successor,
         validity::{IssuerExpiring, Lifetimes, Window, window},
     },
     signing::{self, CryptoError},
@@ -111,24 +112,55 @@ impl Issuer {
 
     fn sign(&self, id: &SpiffeId, dns: &[String], key: &PublicKey) -> Result<Issued, IssueError> {
         let bundle = self.bundle.load_full();
-        let x509 = &bundle.x509;
-        let window = window(self.lifetimes, unix_now(), x509.limit(), signing::fraction())?;
+        let window = window(self.lifetimes, unix_now(), bundle.x509.limit(), signing::fraction())?;
         let serial = signing::serial()?;
-        let leaf = Leaf { id, dns, key, window, serial };
-        let tbs = profile::leaf_tbs(&leaf, x509.signer());
-        let signature = signing::sign(x509.key(), &tbs)?;
-        Ok(Issued { leaf: profile::certificate(&tbs, x509.signer().family, &signature), serial, window, bundle })
+        let leaf = sign_leaf(&bundle.x509, &Leaf { id, dns, key, window, serial })?;
+        Ok(Issued { leaf, serial, window, bundle })
     }
+}
+
+/// Signs a leaf with the issuer of `x509`.
+pub fn sign_leaf(x509: &X509Bundle, leaf: &Leaf<'_>) -> Result<Vec<u8>, CryptoError> {
+    let tbs = profile::leaf_tbs(leaf, x509.signer());
+    let signature = signing::sign(x509.key(), &tbs)?;
+    Ok(profile::certificate(&tbs, x509.signer().family, &signature))
 }
 
 /// Makes a new certificate authority (contract §5.2): an Ed25519 root, whose key is forgotten,
 /// and an Ed25519 issuer.
 pub fn generate_ca(sentry: &SpiffeId, lifetimes: Lifetimes) -> Result<Stored, CryptoError> {
     let now = unix_now();
-    let window = Window {
-        not_before: now - i64::try_from(lifetimes.skew().as_secs()).unwrap_or(0),
-        not_after: now + CA_LIFETIME_SECS,
+    new_ca(sentry, lifetimes, now, now).map(|(stored, _)| stored)
+}
+
+/// Makes the CA that takes the place of `old`, whose issuer vouches for the new root. It lasts
+/// longer than the old one by the life of a new CA, for the old root may stay to its end.
+pub fn generate_successor(
+    sentry: &SpiffeId,
+    lifetimes: Lifetimes,
+    old: &X509Bundle,
+    now: i64,
+) -> Result<Successor, CryptoError> {
+    let (stored, root_key) = new_ca(sentry, lifetimes, now, old.limit().max(now))?;
+    let cross = Authority {
+        organization: sentry.trust_domain().as_str(),
+        key: &root_key,
+        window: Window { not_before: not_before(lifetimes, now), not_after: old.issuer_not_after() },
+        serial: signing::serial()?,
+        role: Role::Root,
     };
+    let cross = authority_pem(&cross, old.signer(), old.key())?;
+    let chain = [&stored.chain, cross.as_bytes(), old.chain_pem().as_bytes()].concat();
+    Ok(Successor { root: stored.anchors, chain, key: stored.key })
+}
+
+fn not_before(lifetimes: Lifetimes, now: i64) -> i64 {
+    now - i64::try_from(lifetimes.skew().as_secs()).unwrap_or(0)
+}
+
+/// A new CA whose life is counted from `from`, with the public key of its root.
+fn new_ca(sentry: &SpiffeId, lifetimes: Lifetimes, now: i64, from: i64) -> Result<(Stored, PublicKey), CryptoError> {
+    let window = Window { not_before: not_before(lifetimes, now), not_after: from + CA_LIFETIME_SECS };
     let root_key = signing::new_ed25519()?;
     let issuer_key = signing::new_ed25519()?;
     let root = Authority {
@@ -151,11 +183,12 @@ pub fn generate_ca(sentry: &SpiffeId, lifetimes: Lifetimes) -> Result<Stored, Cr
         serial: signing::serial()?,
         role: Role::Issuer,
     };
-    Ok(Stored {
+    let stored = Stored {
         anchors: authority_pem(&root, &signer, &root_key)?.into_bytes(),
         chain: authority_pem(&issuer, &signer, &root_key)?.into_bytes(),
         key: issuer_key.to_pkcs8_pem().into_bytes(),
-    })
+    };
+    Ok((stored, root_key.public().clone()))
 }
 
 fn authority_pem(authority: &Authority<'_>, signer: &Signer, key: &PrivateKey) -> Result<String, CryptoError> {

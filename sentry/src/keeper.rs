@@ -19,13 +19,15 @@ use crate::{
         jwks::JwtBundle,
         jwt::Algorithm,
         keys::{PrivateKey, PrivateKeyError},
+        rotation::Items,
         validity::Lifetimes,
     },
     events::{Events, Severity},
     issuer::{Issuer, generate_ca},
     metrics::{Metrics, Reason},
+    rotation::{Looked, Rotation},
     signing::{self, CryptoError},
-    store::{Store, StoreError},
+    store::{Read, Store, StoreError},
 };
 
 /// A lost bundle is written back by a running replica at its next look; two looks are waited for.
@@ -81,12 +83,21 @@ pub struct Keeper {
     options: KeeperOptions,
     metrics: Metrics,
     events: Events,
+    rotation: Option<Rotation>,
+    /// What was last read of a rotation: written back with a lost bundle.
+    remembered: Items,
 }
 
 impl Keeper {
     /// Keeps the bundle of `store`.
     pub fn new(store: Store, options: KeeperOptions, metrics: Metrics, events: Events) -> Self {
-        Self { store, options, metrics, events }
+        Self { store, options, metrics, events, rotation: None, remembered: Items::default() }
+    }
+
+    /// Also changes the root when it is time.
+    #[must_use]
+    pub fn rotating(self, rotation: Rotation) -> Self {
+        Self { rotation: Some(rotation), ..self }
     }
 
     /// The bundle to start with, made and stored if there is none. Retries while the store
@@ -106,19 +117,21 @@ impl Keeper {
         self.note(self.settle(None).await)
     }
 
-    fn note(&self, done: Result<Bundle, KeepError>) -> Result<Bundle, KeepError> {
-        if let Ok(bundle) = &done {
-            self.metrics.bundle_expiry(bundle.x509.root_not_after(), bundle.x509.issuer_not_after());
-        }
-        done
+    fn note(&self, done: Result<Settled, KeepError>) -> Result<Bundle, KeepError> {
+        done.map(|settled| {
+            let x509 = &settled.bundle.x509;
+            self.metrics.bundle_expiry(x509.root_not_after(), x509.issuer_not_after());
+            settled.bundle
+        })
     }
 
     /// Follows the store until `stop`.
-    pub async fn run(self, issuer: Arc<Issuer>, stop: CancellationToken) -> Result<(), BoxError> {
+    pub async fn run(mut self, issuer: Arc<Issuer>, stop: CancellationToken) -> Result<(), BoxError> {
         let mut problem: Option<&'static str> = None;
+        let mut every = self.options.every;
         loop {
             // Replicas look at different moments.
-            let pause = self.options.every.mul_f64(1.0 + 0.2 * signing::fraction());
+            let pause = every.mul_f64(1.0 + 0.2 * signing::fraction());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -132,13 +145,33 @@ impl Keeper {
                 found = self.settle(Some(&held)) => found,
             };
             match found {
-                Ok(bundle) => {
+                Ok(settled) => {
                     self.clear(&mut problem);
-                    if bundle != *held {
-                        self.adopt(&issuer, bundle).await;
+                    if settled.bundle != *held {
+                        self.adopt(&issuer, settled.bundle).await;
                     }
+                    every = match settled.read {
+                        Some(read) => self.rotate(read, &issuer).await,
+                        None => self.options.every,
+                    };
                 }
                 Err(error) => self.complain(&mut problem, &error).await,
+            }
+        }
+    }
+
+    /// Takes a step of the root's rotation, if one is due. Returns the pause until the next look.
+    async fn rotate(&mut self, read: Read, issuer: &Issuer) -> Duration {
+        self.remembered = Items { command: None, ..read.snapshot.rotation.clone() };
+        let every = self.options.every;
+        let Some(rotation) = &mut self.rotation else { return every };
+        match rotation.look(read, &issuer.bundle().x509, &self.store, &self.events).await {
+            Ok(Looked { wrote: true, .. }) => Duration::ZERO,
+            Ok(Looked { in_progress: true, .. }) => every.min(rotation.pace()),
+            Ok(_) => every,
+            Err(error) => {
+                rotation.complain(&error);
+                every
             }
         }
     }
@@ -147,12 +180,12 @@ impl Keeper {
         tracing::info!(
             issuer_not_after = bundle.x509.issuer_not_after(),
             root_not_after = bundle.x509.root_not_after(),
-            "trust bundle changed: signing with the new issuer"
+            "trust bundle changed: signing with what is stored now"
         );
         self.metrics.changed.inc();
         self.metrics.bundle_expiry(bundle.x509.root_not_after(), bundle.x509.issuer_not_after());
         issuer.replace(bundle);
-        let message = "trust bundle changed: new certificates are signed by the new issuer";
+        let message = "trust bundle changed: certificates are signed with what is stored now";
         self.events.report(Severity::Normal, "TrustBundleChanged", message).await;
     }
 
@@ -187,7 +220,7 @@ impl Keeper {
     }
 
     /// Decides and acts until store, copy and answer agree.
-    async fn settle(&self, held: Option<&Bundle>) -> Result<Bundle, KeepError> {
+    async fn settle(&self, held: Option<&Bundle>) -> Result<Settled, KeepError> {
         let rules = Rules { jwt: self.options.jwt, key_id: self.options.key_id.as_deref() };
         let mut waiting_since: Option<Instant> = None;
         let mut conflicts = 0;
@@ -213,18 +246,20 @@ impl Keeper {
                     sleep(HOLDER_POLL).await;
                     continue;
                 }
-                Step::Adopt { bundle, repair_copy: false } => return Ok(*bundle),
+                Step::Adopt { bundle, repair_copy: false } => {
+                    return Ok(Settled { bundle: *bundle, read: Some(read) });
+                }
                 Step::Adopt { bundle, repair_copy: true } => {
                     let copy = read.snapshot.wanted_copy();
                     match self.store.write_copy(&copy, read.revision).await {
                         Ok(()) => {
                             tracing::info!("public copy of the trust bundle brought in line with the secret");
-                            return Ok(*bundle);
+                            return Ok(Settled { bundle: *bundle, read: None });
                         }
                         // The bundle itself is good; the copy is tried again at the next look.
                         Err(error @ StoreError::Api { .. }) => {
                             tracing::warn!(error = %chain(&error), "public copy of the trust bundle cannot be repaired");
-                            return Ok(*bundle);
+                            return Ok(Settled { bundle: *bundle, read: None });
                         }
                         Err(error) => Err(error),
                     }
@@ -256,10 +291,12 @@ impl Keeper {
         jwt: JwtSource,
     ) -> Result<Snapshot, KeepError> {
         let mut next = snapshot.clone();
+        next.reset = false;
         let stored = match x509 {
             Source::Stored => None,
             Source::Held => {
                 tracing::warn!("trust bundle was emptied: writing back the one in use");
+                next.rotation = Items { command: next.rotation.command.take(), ..self.remembered.clone() };
                 held.map(|bundle| bundle.x509.stored().clone())
             }
             Source::New => {
@@ -309,6 +346,13 @@ impl Keeper {
             }
         })
     }
+}
+
+/// Store, copy and answer agree.
+struct Settled {
+    bundle: Bundle,
+    /// What was read, if the copy did not have to be written after it.
+    read: Option<Read>,
 }
 
 /// Signing key and key set, as stored.

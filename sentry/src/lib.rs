@@ -2,7 +2,7 @@
 //!
 //! | task | owns | receives from | sends to | ends when |
 //! |---|---|---|---|---|
-//! | `sentry.keeper` | the stored bundle | Secret and ConfigMap, or files | [`issuer::Issuer`] | stop |
+//! | `sentry.keeper` | the stored bundle and the change of its root | Secret and ConfigMap, or files | [`issuer::Issuer`] | stop |
 //! | `sentry.serving` | own serving certificate | issuer (bundle changed) | TLS handshakes | stop |
 //! | `sentry.grpc` | connections | callers | callers | stop, after calls in flight |
 //! | `sentry.pods`, `sentry.configurations` | their cache | API server | Kubernetes validator | stop |
@@ -27,6 +27,7 @@ pub mod issuer;
 pub mod keeper;
 pub mod metrics;
 pub mod oidc;
+pub mod rotation;
 mod service;
 pub mod serving;
 mod signing;

@@ -32,6 +32,13 @@ pub struct Reason {
     pub reason: &'static str,
 }
 
+/// Label of the rotation's phase.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PhaseLabel {
+    /// `announce` or `sign`.
+    pub phase: &'static str,
+}
+
 /// Labels of a finished request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Outcome {
@@ -66,6 +73,12 @@ pub struct Metrics {
     pub retries: Family<Reason, Counter>,
     /// Calls that wait for a place among the token reviews.
     pub waiting: Gauge,
+    /// 1 for the phase the change of the root is in.
+    pub rotation_phase: Family<PhaseLabel, Gauge>,
+    /// Pods that hold only the old anchor; -1 if they cannot be counted.
+    pub old_anchor_pods: Gauge,
+    /// 1 while the root should be changed and cannot be, for this reason.
+    pub rotation_blocked: Family<Reason, Gauge>,
     expiry: Arc<Expiry>,
 }
 
@@ -93,10 +106,14 @@ impl Metrics {
             bundle_problem: Family::default(),
             retries: Family::default(),
             waiting: Gauge::default(),
+            rotation_phase: Family::default(),
+            old_anchor_pods: Gauge::default(),
+            rotation_blocked: Family::default(),
             expiry: Arc::clone(&expiry),
         };
         metrics.register_upstream(registry);
         metrics.register_own(registry);
+        metrics.register_rotation(registry);
         registry.register_collector(Box::new(SecondsToExpiry(expiry)));
         metrics
     }
@@ -144,6 +161,24 @@ impl Metrics {
             "dapr_sentry_requests_waiting",
             "Calls waiting for a place among the token reviews",
             self.waiting.clone(),
+        );
+    }
+
+    fn register_rotation(&self, registry: &mut Registry) {
+        registry.register(
+            "dapr_sentry_root_rotation_phase",
+            "1 for the phase the change of the root is in",
+            self.rotation_phase.clone(),
+        );
+        registry.register(
+            "dapr_sentry_root_rotation_old_anchor_pods",
+            "Pods that hold only the old anchor during a change of the root, -1 if they cannot be counted",
+            self.old_anchor_pods.clone(),
+        );
+        registry.register(
+            "dapr_sentry_root_rotation_blocked",
+            "1 while the root should be changed and cannot be",
+            self.rotation_blocked.clone(),
         );
     }
 

@@ -11,7 +11,7 @@ use crate::{
     args::{Config, JwtConfig, Mode},
     cluster_domain,
     configuration::{self, ConfigurationError, Settings},
-    core::{dns_names::Home, oidc::Discovery},
+    core::{dns_names::Home, oidc::Discovery, rotation},
     directory::Directory,
     events::Events,
     grpc::CaService,
@@ -19,6 +19,7 @@ use crate::{
     keeper::{KeepError, Keeper, KeeperOptions},
     metrics::Metrics,
     oidc::OidcServer,
+    rotation::{Rotation, Sidecars},
     serving::{Serving, ServingError},
     store::{FileStore, KubeStore, Store},
     validators::{
@@ -87,14 +88,18 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     check_user(config.mode)?;
     let keeper = keeper(&config, &settings, client.as_ref(), &metrics);
     let first = keeper.first().await?;
-    if first.x509.forbids_authorities_below() {
-        tracing::warn!("the issuer's path length is 0: a later change of the root cannot be seamless");
+    if !first.x509.has_room_for_successor() {
+        tracing::warn!("the issuer's path length is under 2: a later change of the root cannot be seamless");
     }
     let issuer = Arc::new(Issuer::new(first, settings.lifetimes));
     let serving = Serving::start(Arc::clone(&issuer), config.sentry.clone(), metrics.clone())?;
     security.ready();
 
-    let mut validators = start_validators(&config, client.as_ref(), &health, &metrics, &mut tasks);
+    let (mut validators, directory) = start_validators(&config, client.as_ref(), &health, &metrics, &mut tasks);
+    let keeper = match directory {
+        Some(directory) => keeper.rotating(rotation(&config, &settings, directory, &metrics)),
+        None => keeper,
+    };
     start_jwks(&config, &settings, &health, &mut validators, &mut tasks).await?;
     start_oidc(&config, &issuer, &health, &mut tasks).await?;
     let service = CaService {
@@ -191,6 +196,23 @@ fn keeper(config: &Config, settings: &Settings, client: Option<&Client>, metrics
     Keeper::new(store, options, metrics.clone(), events)
 }
 
+fn rotation(config: &Config, settings: &Settings, directory: Directory, metrics: &Metrics) -> Rotation {
+    // Callers that a key set vouches for need not be pods of this cluster.
+    let sidecars = if settings.jwks.is_empty() { Sidecars::Pods(directory) } else { Sidecars::Unseen };
+    Rotation {
+        sentry: config.sentry.clone(),
+        lifetimes: settings.lifetimes,
+        settings: rotation::Settings {
+            before: config.rotation.before,
+            settle: config.rotation.settle,
+            ttl: i64::try_from(settings.lifetimes.ttl().as_secs()).unwrap_or(i64::MAX),
+        },
+        sidecars,
+        metrics: metrics.clone(),
+        reminded: None,
+    }
+}
+
 async fn home(config: &Config) -> Home {
     let found = match config.mode {
         Mode::Kubernetes => cluster_domain::find().await,
@@ -208,9 +230,9 @@ fn start_validators(
     health: &Health,
     metrics: &Metrics,
     tasks: &mut TaskSet,
-) -> Validators {
+) -> (Validators, Option<Directory>) {
     let Some(client) = client else {
-        return Validators { kubernetes: None, jwks: None, insecure: true };
+        return (Validators { kubernetes: None, jwks: None, insecure: true }, None);
     };
     let directory = Directory::new(client.clone());
     let (pods, configurations, watched) = (directory.clone(), directory.clone(), directory.clone());
@@ -226,8 +248,9 @@ fn start_validators(
         stop.cancelled().await;
         Ok(())
     });
-    let validator = KubernetesValidator::new(client.clone(), directory, config.sentry.clone(), metrics.clone());
-    Validators { kubernetes: Some(validator), jwks: None, insecure: false }
+    let sentry = config.sentry.clone();
+    let validator = KubernetesValidator::new(client.clone(), directory.clone(), sentry, metrics.clone());
+    (Validators { kubernetes: Some(validator), jwks: None, insecure: false }, Some(directory))
 }
 
 /// Adds the configured `jwks` validator. As upstream, the last of several wins, and in

@@ -17,6 +17,8 @@ use crate::{
 
 /// The wall clock is looked at this often: timers alone do not see it jump.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// However short a certificate lives, it is not renewed more often.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
 /// Pause after a failed renewal; the old certificate serves on.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 
@@ -72,17 +74,22 @@ impl Serving {
         Ok(Svid::try_new(chain, PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pkcs8)))?)
     }
 
-    fn is_due(&self) -> bool {
-        self.svid_tx
-            .borrow()
-            .as_ref()
-            .is_none_or(|svid| unix_now() >= svid.not_before() + (svid.not_after() - svid.not_before()) / 2)
+    /// Seconds until the middle of the certificate's life.
+    fn due_in(&self) -> u64 {
+        let svid = self.svid_tx.borrow();
+        let due_at = svid.as_ref().map_or(0, |svid| svid.not_before() + (svid.not_after() - svid.not_before()) / 2);
+        u64::try_from(due_at - unix_now()).unwrap_or(0)
+    }
+
+    /// Until the next look: sooner for a certificate that lives shorter than that.
+    fn pause(&self) -> Duration {
+        Duration::from_secs(self.due_in()).clamp(LEAST_PAUSE, CHECK_EVERY)
     }
 
     /// Renews until `stop`.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
         let mut changed = self.issuer.changed_rx();
-        let mut pause = CHECK_EVERY;
+        let mut pause = self.pause();
         loop {
             let replaced = tokio::select! {
                 biased;
@@ -91,10 +98,9 @@ impl Serving {
                 _ = changed.changed() => true,
                 () = sleep(pause) => false,
             };
-            pause = CHECK_EVERY;
-            if (replaced || self.is_due())
-                && let Err(error) = self.renew()
-            {
+            let renewed = if replaced || self.due_in() == 0 { self.renew() } else { Ok(()) };
+            pause = self.pause();
+            if let Err(error) = renewed {
                 tracing::error!(error = %crate::keeper::chain(&error), "serving certificate was not renewed, the old one serves on");
                 pause = RETRY_EVERY;
             }

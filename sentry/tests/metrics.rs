@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "assertions of a test")]
 
 use prometheus_client::registry::Registry;
-use sentry::metrics::{Metrics, Outcome, Reason};
+use sentry::metrics::{Metrics, Outcome, PhaseLabel, Reason};
 
 #[test]
 fn metric_names_are_as_listed() {
@@ -12,6 +12,8 @@ fn metric_names_are_as_listed() {
     metrics.failure.get_or_create(&reason).inc();
     metrics.serving_failed.get_or_create(&reason).inc();
     metrics.bundle_problem.get_or_create(&reason).set(1);
+    metrics.rotation_phase.get_or_create(&PhaseLabel { phase: "sign" }).set(1);
+    metrics.rotation_blocked.get_or_create(&reason).set(1);
     metrics.retries.get_or_create(&reason).inc();
     let outcome = Outcome { validator: "kubernetes", reason: "issued" };
     metrics.outcomes.get_or_create(&outcome).inc();

@@ -8,6 +8,7 @@ use x509_parser::{certificate::X509Certificate, extensions::ParsedExtension, pre
 use super::{
     keys::{KeyError, PrivateKey, PrivateKeyError, PublicKey, pem_block},
     profile::Signer,
+    rotation::CertificateId,
 };
 
 /// Why material is no usable bundle; texts as upstream's where it has one.
@@ -205,10 +206,35 @@ impl X509Bundle {
         self.limit
     }
 
-    /// Whether the issuer's certificate forbids authorities below it. Such a CA has no
-    /// seamless way to a new root (RULINGS 12).
-    pub fn forbids_authorities_below(&self) -> bool {
-        self.chain[0].path_len == Some(0)
+    /// Whether path lengths leave room for the two authorities that a change of the root puts
+    /// below the issuer. Without it there is no seamless way to a new root (RULINGS 12).
+    pub fn has_room_for_successor(&self) -> bool {
+        let has_room = |certificate: &Certificate, above: usize| {
+            certificate.path_len.is_none_or(|length| usize::try_from(length).is_ok_and(|length| length >= 2 + above))
+        };
+        let retiring = self.anchors_of_chain();
+        let mut anchors = self.anchors.iter().filter(|anchor| retiring.contains(&CertificateId::of(&anchor.der)));
+        self.chain.iter().enumerate().all(|(above, certificate)| has_room(certificate, above))
+            && anchors.all(|anchor| has_room(anchor, self.chain.len()))
+    }
+
+    /// The anchors that vouch for the issuer's chain.
+    pub fn anchors_of_chain(&self) -> Vec<CertificateId> {
+        let signs = |anchor: &&Certificate| {
+            let mut chain = self.chain.iter();
+            chain.any(|below| below.issuer == anchor.subject && below.is_signed_by(anchor).is_ok())
+        };
+        self.anchors.iter().filter(signs).map(|anchor| CertificateId::of(&anchor.der)).collect()
+    }
+
+    /// Whether the issuer bears the name that sentry and the CLI give to issuers they make.
+    pub fn is_made_by_sentry(&self) -> bool {
+        self.chain[0].has_sentrys_name
+    }
+
+    /// NotBefore of the issuer.
+    pub fn issuer_not_before(&self) -> i64 {
+        self.chain[0].not_before
     }
 
     /// NotAfter of the issuer.
@@ -220,6 +246,15 @@ impl X509Bundle {
     pub fn root_not_after(&self) -> i64 {
         self.anchors.iter().map(|anchor| anchor.not_after).max().unwrap_or(i64::MIN)
     }
+}
+
+/// Nothing but an organization that is a sentry's SPIFFE ID.
+fn has_sentrys_name(certificate: &X509Certificate<'_>) -> bool {
+    let mut attributes = certificate.subject().iter_attributes();
+    let organization = certificate.subject().iter_organization().next().and_then(|value| value.as_str().ok());
+    attributes.next().is_some()
+        && attributes.next().is_none()
+        && organization.is_some_and(|name| name.starts_with("spiffe://") && name.ends_with("/dapr-sentry"))
 }
 
 fn read_chain(pem: &[u8]) -> Result<Vec<Certificate>, BundleError> {
@@ -271,6 +306,7 @@ struct Certificate {
     may_sign: bool,
     serves_tls_servers: bool,
     path_len: Option<u32>,
+    has_sentrys_name: bool,
 }
 
 impl Certificate {
@@ -319,6 +355,7 @@ impl Certificate {
             // Upstream refuses only what lacks every sign of an authority (contract §6.2, 4).
             may_sign: constraints.is_some() || usage.is_some_and(|usage| usage.value.key_cert_sign()),
             serves_tls_servers: purposes.is_none_or(|purposes| purposes.value.server_auth || purposes.value.any),
+            has_sentrys_name: has_sentrys_name(&parsed),
             path_len: constraints.and_then(|constraints| constraints.value.path_len_constraint),
         })
     }

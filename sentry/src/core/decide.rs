@@ -12,6 +12,7 @@ use super::{
     jwks::{JwksError, JwtBundle},
     jwt::Algorithm,
     keys::Family,
+    rotation::Items,
 };
 
 /// The stored material as read; an empty value counts as absent.
@@ -29,6 +30,10 @@ pub struct Snapshot {
     pub jwks: Vec<u8>,
     /// Whether the Secret is annotated `dapr.io/ca-reset: "true"`.
     pub reset: bool,
+    /// Whether somebody else than a sentry wrote the anchors, so may write them again.
+    pub given: bool,
+    /// What belongs to a change of the root.
+    pub rotation: Items,
     /// The public copy, where there is one.
     pub copy: Option<PublicCopy>,
 }

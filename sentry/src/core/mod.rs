@@ -15,4 +15,5 @@ pub mod keys;
 pub mod oidc;
 pub mod pod_identity;
 pub mod profile;
+pub mod rotation;
 pub mod validity;

@@ -48,6 +48,8 @@ pub trait Feed: Send + Sync {
     fn apply(&self, object: Self::Object);
     /// Forgets an object.
     fn delete(&self, object: Self::Object);
+    /// Notes that the list is forbidden, so not whole.
+    fn forbidden(&self) {}
     /// The object's resource version.
     fn resource_version(object: &Self::Object) -> Option<&str>;
 }
@@ -104,6 +106,7 @@ impl<'a, F: Feed> Reflector<'a, F> {
                     if !std::mem::replace(&mut warned, true) {
                         tracing::warn!(path = F::PATH, error = %status.message, "listing is forbidden: every look-up goes to the API server");
                     }
+                    self.feed.forbidden();
                     listed();
                     sleep(FORBIDDEN_PAUSE).await;
                 }

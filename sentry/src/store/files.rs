@@ -45,8 +45,7 @@ impl FileStore {
             key: self.item(&names.key).await?,
             jwt_key: self.item(&names.jwt_key).await?,
             jwks: self.item(&names.jwks).await?,
-            reset: false,
-            copy: None,
+            ..Snapshot::default()
         };
         Ok(Read { snapshot, revision: Revision::Files })
     }

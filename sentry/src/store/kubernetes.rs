@@ -4,6 +4,7 @@
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Pod, Secret},
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
 };
 use kube::{
     Api, Client,
@@ -11,13 +12,28 @@ use kube::{
 };
 
 use super::{ItemNames, Read, Revision, StoreError};
-use crate::core::decide::{PublicCopy, Snapshot};
+use crate::core::{
+    decide::{PublicCopy, Snapshot},
+    rotation::Items,
+};
 
 /// The name of both objects.
 pub const TRUST_BUNDLE: &str = "dapr-trust-bundle";
 /// The annotation of the Secret by which a user allows running replicas to let go of a CA
 /// whose three values were emptied.
 const RESET: &str = "dapr.io/ca-reset";
+
+/// The annotation of the Secret by which a user drives a change of the root.
+const ROTATION: &str = "dapr.io/ca-rotation";
+/// The keys of the Secret that hold a change of the root; upstream ignores them.
+const ROTATION_STATE: &str = "root-rotation.json";
+const NEXT_CHAIN: &str = "next-issuer.crt";
+const NEXT_KEY: &str = "next-issuer.key";
+
+/// The name under which fields are written.
+const FIELD_MANAGER: &str = "dapr-sentry";
+/// Field managers that are sentries: this one, upstream's, and a client that gives no name.
+const SENTRIES: [&str; 3] = [FIELD_MANAGER, "sentry", "unknown"];
 
 /// Both objects as read.
 #[derive(Debug)]
@@ -57,6 +73,8 @@ impl KubeStore {
         let config_map = self.config_maps.get(TRUST_BUNDLE).await.map_err(|error| failed("get", "configmap", error))?;
         let data = secret.data.as_ref();
         let value = |name: &str| data.and_then(|data| data.get(name)).map_or_else(Vec::new, |value| value.0.clone());
+        let annotations = secret.metadata.annotations.as_ref();
+        let annotation = |name: &str| annotations.and_then(|annotations| annotations.get(name));
         let public = |name: &str| {
             let value = config_map.data.as_ref().and_then(|data| data.get(name));
             value.map_or_else(Vec::new, |value| value.clone().into_bytes())
@@ -67,12 +85,14 @@ impl KubeStore {
             key: value(&self.names.key),
             jwt_key: value(&self.names.jwt_key),
             jwks: value(&self.names.jwks),
-            reset: secret
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|annotations| annotations.get(RESET))
-                .is_some_and(|value| value == "true"),
+            reset: annotation(RESET).is_some_and(|value| value == "true"),
+            given: written_by_others(&secret.metadata, &self.names.anchors),
+            rotation: Items {
+                state: value(ROTATION_STATE),
+                next_chain: value(NEXT_CHAIN),
+                next_key: value(NEXT_KEY),
+                command: annotation(ROTATION).cloned(),
+            },
             copy: Some(PublicCopy { anchors: public(&self.names.anchors), jwks: public(&self.names.jwks) }),
         };
         let revision = Revision::Kubernetes(Box::new(Objects { secret, config_map }));
@@ -94,9 +114,14 @@ impl KubeStore {
 
     pub(super) async fn write(&self, next: &Snapshot, objects: Objects) -> Result<(), StoreError> {
         let mut secret = objects.secret;
-        // The reset was asked for once and is done with this write.
+        // What was asked for once and is done with this write.
         if let Some(annotations) = &mut secret.metadata.annotations {
-            annotations.remove(RESET);
+            if !next.reset {
+                annotations.remove(RESET);
+            }
+            if next.rotation.command.is_none() {
+                annotations.remove(ROTATION);
+            }
         }
         let data = secret.data.get_or_insert_default();
         for (name, value) in self.names.each(next) {
@@ -104,9 +129,19 @@ impl KubeStore {
                 data.insert(name.to_owned(), ByteString(value.clone()));
             }
         }
+        let rotation = &next.rotation;
+        for (name, value) in
+            [(ROTATION_STATE, &rotation.state), (NEXT_CHAIN, &rotation.next_chain), (NEXT_KEY, &rotation.next_key)]
+        {
+            if value.is_empty() {
+                data.remove(name);
+            } else {
+                data.insert(name.to_owned(), ByteString(value.clone()));
+            }
+        }
         // The resource version that was read travels along: a faster writer makes this fail.
         self.secrets
-            .replace(TRUST_BUNDLE, &PostParams::default(), &secret)
+            .replace(TRUST_BUNDLE, &as_sentry(), &secret)
             .await
             .map(|_| ())
             .map_err(|error| failed("update", "secret", error))
@@ -123,11 +158,29 @@ impl KubeStore {
             }
         }
         self.config_maps
-            .replace(TRUST_BUNDLE, &PostParams::default(), &config_map)
+            .replace(TRUST_BUNDLE, &as_sentry(), &config_map)
             .await
             .map(|_| ())
             .map_err(|error| failed("update", "configmap", error))
     }
+}
+
+fn as_sentry() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
+}
+
+/// Whether a manager that is no sentry owns the value `key`: Helm would write it again at the
+/// next upgrade.
+fn written_by_others(metadata: &ObjectMeta, key: &str) -> bool {
+    let field = format!("f:{key}");
+    let owns = |entry: &&ManagedFieldsEntry| {
+        entry
+            .fields_v1
+            .as_ref()
+            .is_some_and(|fields| fields.0.get("f:data").is_some_and(|data| data.get(&field).is_some()))
+    };
+    let mut owners = metadata.managed_fields.iter().flatten().filter(owns);
+    owners.any(|entry| !entry.manager.as_deref().is_some_and(|manager| SENTRIES.contains(&manager)))
 }
 
 fn is_ready(pod: &Pod) -> bool {
@@ -141,5 +194,26 @@ fn failed(verb: &'static str, kind: &str, error: kube::Error) -> StoreError {
         kube::Error::Api(status) if status.code == 404 => StoreError::Missing { object },
         kube::Error::Api(status) if status.code == 409 => StoreError::Conflict { object },
         _ => StoreError::Api { verb, object, source: Box::new(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_that_helm_or_a_user_wrote_are_told_from_a_sentrys() {
+        let written = |managers: &[&str], key: &str| {
+            let entries: Vec<_> = managers
+                .iter()
+                .map(|manager| json!({"manager": manager, "fieldsV1": {"f:data": {".": {}, "f:ca.crt": {}}, "f:metadata": {}}}))
+                .collect();
+            written_by_others(&serde_json::from_value(json!({"managedFields": entries})).unwrap(), key)
+        };
+        assert!(written(&["helm"], "ca.crt") && written(&["sentry", "kubectl-edit"], "ca.crt"));
+        assert!(!written(&["sentry", "dapr-sentry", "unknown"], "ca.crt"));
+        assert!(!written(&["helm"], "root.pem"), "an object that Helm made without values");
+        assert!(!written_by_others(&ObjectMeta::default(), "ca.crt"));
     }
 }

@@ -1,0 +1,110 @@
+//! A whole change of the root in real sentry processes against a fake API server.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "assertions of a test")]
+
+mod support;
+
+use std::time::Duration;
+
+use proto::sentry::v1::ca_client::CaClient;
+use serde_json::{Value, json};
+use support::{
+    api::{Api, configuration, pod, token},
+    certificates,
+    process::{Sentry, Start},
+    request,
+};
+
+const SENTRY: &str = "spiffe://cluster.local/ns/dapr-system/dapr-sentry";
+/// Longer than the slowest step: lists of pods are up to 15 s apart against this API server.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn start(api: &Api) -> Start {
+    api.sentry().flag("--root-rotation-settle=1s")
+}
+
+/// The number of certificates with which a caller that trusts `anchors` gets its own signed.
+async fn signed_with(sentry: &Sentry, anchors: &[u8]) -> usize {
+    let channel = sentry.channel(anchors.to_vec(), SENTRY);
+    let asked =
+        proto::sentry::v1::SignCertificateRequest { token: token("app", "sa", "p"), ..request("my-app", "app") };
+    let answer = CaClient::new(channel).sign_certificate(asked).await.unwrap().into_inner();
+    let chain = certificates(&answer.workload_certificate).into_iter().map(Into::into).collect::<Vec<_>>();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let trust = identity::TrustAnchors::parse(anchors.to_vec()).unwrap();
+    trust.verify(&chain, rustls_pki_types::UnixTime::since_unix_epoch(since)).unwrap();
+    chain.len()
+}
+
+fn anchors(api: &Api) -> Vec<u8> {
+    api.value("configmaps", "ca.crt").unwrap_or_default()
+}
+
+fn with_anchors(name: &str, anchors: &[u8]) -> Value {
+    let mut pod = pod(name, "app", "sa", &json!({"dapr.io/app-id": "my-app"}));
+    let text = String::from_utf8(anchors.to_vec()).unwrap();
+    pod["spec"]["containers"] =
+        json!([{"name": "c"}, {"name": "daprd", "env": [{"name": "DAPR_TRUST_ANCHORS", "value": text}]}]);
+    pod["status"] = json!({"phase": "Running"});
+    pod
+}
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    testkit::wait_until(what, PATIENCE, || async { done().then_some(()) }).await;
+}
+
+fn reasons(api: &Api) -> Vec<String> {
+    api.world.events.lock().iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_root_is_changed_on_command_with_two_replicas_and_a_restart_and_no_failed_call() {
+    let api = Api::start().await;
+    let short = json!({"mtls": {"workloadCertTTL": "5s", "allowedClockSkew": "1s"}});
+    *api.world.configurations.lock() = vec![configuration("daprsystem", support::api::NAMESPACE, &short)];
+    let (one, two) = tokio::join!(start(&api).ready(), start(&api).ready());
+    let old = anchors(&api);
+    let mut ended = with_anchors("job", &old);
+    ended["status"]["phase"] = json!("Succeeded");
+    *api.world.pods.lock() = vec![with_anchors("p", &old), ended];
+    assert_eq!(signed_with(&one, &old).await, 2);
+    let counted = || async { one.metric("dapr_sentry_root_rotation_old_anchor_pods").await.filter(|n| *n < 0.5) };
+    testkit::wait_until("the metric is there", PATIENCE, counted).await;
+
+    api.edit("secrets", |secret| secret["metadata"]["annotations"] = json!({"dapr.io/ca-rotation": "start"}));
+    until("both anchors are published", || certificates(&anchors(&api)).len() == 2).await;
+    let both = anchors(&api);
+    until("the new issuer is stored", || certificates(&api.value("secrets", "issuer.crt").unwrap()).len() == 3).await;
+    // A replica that is killed between a write and its Event cannot tell.
+    until("it is told", || reasons(&api).iter().any(|reason| reason == "RootRotationSigning")).await;
+    // A restart finds the phase where it is.
+    drop(one);
+    let one = start(&api).ready().await;
+    for sentry in [&one, &two] {
+        let signed = || async { (signed_with(sentry, &old).await == 4).then_some(()) };
+        testkit::wait_until("the new issuer signs for who holds the old anchor", PATIENCE, signed).await;
+        assert_eq!(signed_with(sentry, &both).await, 4);
+        let counted = || async {
+            let left = sentry.metric("dapr_sentry_root_rotation_old_anchor_pods").await;
+            (left == Some(1.0)).then_some(())
+        };
+        testkit::wait_until("the pod is counted, the ended one is not", PATIENCE, counted).await;
+    }
+    assert_eq!(anchors(&api), both, "while a pod holds only the old anchor it stays");
+
+    *api.world.pods.lock() = vec![with_anchors("p", &both)];
+    until("the old root is retired", || certificates(&anchors(&api)).len() == 1).await;
+    let new = anchors(&api);
+    assert_ne!(new, old);
+    for sentry in [&one, &two] {
+        let signed = || async { (signed_with(sentry, &both).await == 2).then_some(()) };
+        testkit::wait_until("the chain is short again", PATIENCE, signed).await;
+        assert_eq!(signed_with(sentry, &new).await, 2);
+    }
+    let secret = api.world.bundle.lock()["secrets"].clone();
+    for key in ["root-rotation.json", "next-issuer.crt", "next-issuer.key"] {
+        assert!(secret["data"][key].is_null(), "{key}");
+    }
+    assert!(secret["metadata"]["annotations"]["dapr.io/ca-rotation"].is_null());
+    let told: Vec<String> = reasons(&api).into_iter().filter(|reason| reason.starts_with("Root")).collect();
+    assert_eq!(told, ["RootRotationAnnounced", "RootRotationSigning", "RootRotationDone"], "each once, whoever did it");
+}
