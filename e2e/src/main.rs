@@ -77,7 +77,7 @@ fn test(options: &Test) -> Result<bool> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut tests = Program::new(cargo);
-    tests.args(["test", "--package", "e2e", "--test", "*"]);
+    tests.args(["test", "--package", "e2e", "--no-fail-fast", "--test", "*"]);
     if options.compat {
         tests.args(["--", "--include-ignored"]);
     }
