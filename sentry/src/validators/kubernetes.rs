@@ -29,6 +29,9 @@ const LEGACY_AUDIENCE: &str = "dapr.io/sentry";
 const REVIEWS_AT_ONCE: usize = 128;
 /// One attempt may take this long: the caller's budget of 2.5 s holds two and a reserve.
 const ATTEMPT: Duration = Duration::from_secs(1);
+/// With less than this left, an attempt is not begun: its answer would come too late, and the
+/// place goes to a call that still has time.
+const LEAST_LEFT: Duration = Duration::from_millis(20);
 /// The first pause after a failed attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -111,6 +114,9 @@ impl KubernetesValidator {
         self.metrics.waiting.dec();
         let _place = place.map_err(|_| overdue("waiting for a token review"))?.expect("the semaphore is never closed");
         let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
+        if left < LEAST_LEFT {
+            return Err(overdue("waiting for a token review"));
+        }
         match timeout(left, self.attempt(asked, token)).await {
             Ok(done) => done,
             Err(_) => Err(Attempt::Transient("timeout", "token review or pod look-up took too long".into())),
