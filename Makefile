@@ -35,6 +35,10 @@ unit: ## Tests that need no cluster
 	cargo test --workspace --exclude e2e
 	cargo test --package e2e --lib --bins
 
+.PHONY: fuzz
+fuzz: ## Hostile input and races: the property tests for longer (PROPTEST_CASES)
+	PROPTEST_CASES=$${PROPTEST_CASES:-20000} cargo test --package identity --package sentry
+
 .PHONY: e2e
 e2e: prerequisites ## Tests against a real cluster, which this brings up
 	$(E2E) test

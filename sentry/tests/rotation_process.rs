@@ -108,3 +108,25 @@ async fn a_root_is_changed_on_command_with_two_replicas_and_a_restart_and_no_fai
     let told: Vec<String> = reasons(&api).into_iter().filter(|reason| reason.starts_with("Root")).collect();
     assert_eq!(told, ["RootRotationAnnounced", "RootRotationSigning", "RootRotationDone"], "each once, whoever did it");
 }
+
+#[tokio::test]
+async fn a_secret_emptied_during_a_rotation_comes_back_with_the_rotation() {
+    let api = Api::start().await;
+    let sentry = api.sentry().flag("--root-rotation-settle=1h").ready().await;
+    api.edit("secrets", |secret| secret["metadata"]["annotations"] = json!({"dapr.io/ca-rotation": "start"}));
+    until("both anchors are published", || certificates(&anchors(&api)).len() == 2).await;
+    let before = api.world.bundle.lock()["secrets"]["data"].clone();
+    // The look that reads a phase for the metric is the one that remembers it.
+    let in_phase = || async {
+        let (_, _, text) = support::process::get(sentry.metrics, "/", &[]).await.unwrap();
+        text.contains("\ndapr_sentry_root_rotation_phase{phase=\"announce\"} 1\n").then_some(())
+    };
+    testkit::wait_until("the phase was read", PATIENCE, in_phase).await;
+    api.edit("secrets", |secret| secret["data"] = Value::Null);
+    until("the bundle is back", || api.value("secrets", "issuer.key").is_some()).await;
+    let after = api.world.bundle.lock()["secrets"]["data"].clone();
+    for key in ["ca.crt", "issuer.crt", "issuer.key", "root-rotation.json", "next-issuer.crt", "next-issuer.key"] {
+        assert!(before[key].is_string(), "{key}");
+        assert_eq!(after[key], before[key], "{key}");
+    }
+}
