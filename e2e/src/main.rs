@@ -79,7 +79,7 @@ fn test(options: &Test) -> Result<bool> {
     let mut tests = Program::new(cargo);
     tests.args(["test", "--package", "e2e", "--no-fail-fast", "--test", "*"]);
     if options.compat {
-        tests.args(["--", "--include-ignored"]);
+        tests.args(["--", "--include-ignored", "--nocapture"]);
     }
     tests.current_dir(e2e::modules::package_folder());
     Ok(tests.status().context("start the tests")?.success())

@@ -144,10 +144,15 @@ impl Release {
         })
     }
 
+    /// The published name of this release's sidecar.
+    pub fn sidecar_image_name(&self) -> String {
+        format!("ghcr.io/dapr/daprd:{}", self.version)
+    }
+
     /// The image of this release's sidecar under its published name.
     pub fn sidecar_image(&self, cache: &Cache) -> Result<Image> {
         let program = self.build(cache, Part::Daprd)?.join("daprd");
-        Image::of_program(&format!("ghcr.io/dapr/daprd:{}", self.version), "daprd", &program)
+        Image::of_program(&self.sidecar_image_name(), "daprd", &program)
     }
 
     /// The checksums that upstream's `go.sum` lacks for the replaced module.

@@ -31,8 +31,8 @@ const READY_LIMIT: Duration = Duration::from_mins(4);
 const POLL: Duration = Duration::from_secs(1);
 
 /// Applies the user's manifests and the samples, and waits until every application is ready with
-/// its sidecar.
-pub async fn bring_applications(access: &Access) -> Result<()> {
+/// its sidecar: that of `sidecar_image`, or the chart's.
+pub async fn bring_applications(access: &Access, sidecar_image: Option<&str>) -> Result<()> {
     for file in yaml_files("acceptance", |name| name != "values.yaml" && !name.starts_with("deployment-"))? {
         apply_file(access, &file).await?;
     }
@@ -47,7 +47,11 @@ pub async fn bring_applications(access: &Access) -> Result<()> {
     let build = samples::fingerprint()?;
     for mut object in applications {
         // Their tag is always `latest`: without this, pods of an earlier build would stay.
-        object["spec"]["template"]["metadata"]["annotations"]["samples/build"] = build.clone().into();
+        let annotations = &mut object["spec"]["template"]["metadata"]["annotations"];
+        annotations["samples/build"] = build.clone().into();
+        if let Some(image) = sidecar_image {
+            annotations["dapr.io/sidecar-image"] = image.into();
+        }
         apply(access, object).await?;
     }
     wait_until_ready(access).await

@@ -39,7 +39,7 @@ pub fn run(cluster: &Cluster) -> Result<bool> {
 
 async fn show(cluster: &Cluster) -> Result<bool> {
     let access = Access::to(cluster).await?;
-    manifests::bring_applications(&access).await?;
+    manifests::bring_applications(&access, None).await?;
     let samples = Samples::find(&access).await?;
     let rows = Box::pin(samples.try_all()).await?;
     let services = services::look(&access).await?;
@@ -47,6 +47,15 @@ async fn show(cluster: &Cluster) -> Result<bool> {
     let seven = metrics::seven(&access).await?;
     println!("\n{}", report(cluster.record(), &services, &rows, &counted, &seven)?);
     Ok(rows.iter().all(|row| !row.failed()) && services.iter().all(|service| service.ready))
+}
+
+/// Brings the applications up with another sidecar, tries every building block and prints the rows.
+/// True if every row is ok.
+pub async fn try_sidecar(access: &Access, image: Option<&str>) -> Result<bool> {
+    manifests::bring_applications(access, image).await?;
+    let rows = Box::pin(Samples::find(access).await?.try_all()).await?;
+    println!("{}", table::print_rows(&rows));
+    Ok(rows.iter().all(|row| !row.failed()))
 }
 
 /// Certificates that sentry issued, and what the operator serves to whom, by their own metrics.
