@@ -54,7 +54,7 @@ sim: ## Placement's simulation: make sim SEEDS=100000; SIM_SEED=n replays one se
 .PHONY: verify
 verify: ## Read-only checks: format, lints, docs, generated files, licences
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo run --quiet --package crds --bin crdgen -- --check
 	cargo deny check bans licenses sources
