@@ -409,3 +409,36 @@ async fn in_kubernetes_mode_sentry_starts_as_root_only_with_the_uid_check_overri
         }
     }
 }
+
+#[tokio::test]
+async fn an_app_id_of_64_with_a_namespace_and_service_account_of_253_is_accepted() {
+    let api = Api::start().await;
+    let (app_id, namespace, account) = ("a".repeat(64), "n".repeat(253), "s".repeat(253));
+    api.pod("p", &namespace, &account, &json!({"dapr.io/app-id": app_id}));
+    let sentry = api.sentry().ready().await;
+    let client = connect(&api, &sentry);
+    let answer = sign(&client, asked(&app_id, &namespace, token(&namespace, &account, "p"))).await.unwrap();
+    assert_eq!(names(&answer), [format!("spiffe://public/ns/{namespace}/{app_id}")]);
+}
+
+#[tokio::test]
+async fn each_control_plane_service_gets_the_control_plane_trust_domain_even_with_a_config() {
+    let api = Api::start().await;
+    let services = ["operator", "placement", "injector", "sentry", "scheduler"];
+    let configured = json!({"accessControl": {"trustDomain": "shop.example"}});
+    api.world.configurations.lock().push(configuration("mine", NAMESPACE, &configured));
+    for service in services {
+        let annotations = json!({"dapr.io/control-plane": service, "dapr.io/config": "mine"});
+        api.pod(service, NAMESPACE, "sa", &annotations);
+    }
+    let sentry = api.sentry().ready().await;
+    let client = connect(&api, &sentry);
+    for service in services {
+        let app_id = format!("dapr-{service}");
+        let answer = sign(&client, asked(&app_id, NAMESPACE, token(NAMESPACE, "sa", service))).await.unwrap();
+        let uri = format!("spiffe://cluster.local/ns/{NAMESPACE}/{app_id}");
+        assert!(names(&answer).contains(&uri), "{service}");
+        let status = sign(&client, asked("my-app", NAMESPACE, token(NAMESPACE, "sa", service))).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{service} has no other name: {status}");
+    }
+}

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use proto::sentry::v1::ca_client::CaClient;
 use serde_json::{Value, json};
@@ -129,4 +129,24 @@ async fn a_secret_emptied_during_a_rotation_comes_back_with_the_rotation() {
         assert!(before[key].is_string(), "{key}");
         assert_eq!(after[key], before[key], "{key}");
     }
+}
+
+#[tokio::test]
+async fn where_pods_cannot_be_listed_callers_are_served_and_nobody_is_counted() {
+    let api = Api::start().await;
+    api.world.forbidden.store(true, Ordering::Relaxed);
+    let sentry = start(&api).ready().await;
+    let old = anchors(&api);
+    *api.world.pods.lock() = vec![with_anchors("p", &old)];
+    assert_eq!(signed_with(&sentry, &old).await, 2);
+    assert_eq!(api.world.live_lookups.load(Ordering::Relaxed), 1, "found without a cache");
+    api.edit("secrets", |secret| secret["metadata"]["annotations"] = json!({"dapr.io/ca-rotation": "start"}));
+    let uncounted = || async {
+        let count = sentry.metric("dapr_sentry_root_rotation_old_anchor_pods").await;
+        (count == Some(-1.0)).then_some(())
+    };
+    testkit::wait_until("it is told that nobody is counted", PATIENCE, uncounted).await;
+    let signed = || async { (signed_with(&sentry, &old).await == 4).then_some(()) };
+    testkit::wait_until("the new issuer signs", PATIENCE, signed).await;
+    assert_eq!(certificates(&anchors(&api)).len(), 2);
 }

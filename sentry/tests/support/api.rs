@@ -35,6 +35,8 @@ pub struct World {
     pub reviews: Mutex<Vec<(String, Value)>>,
     /// Token reviews fail with 500 while set.
     pub broken: AtomicBool,
+    /// Pods may not be listed while set, as under `global.rbac.namespaced`.
+    pub forbidden: AtomicBool,
     pub live_lookups: AtomicU32,
     pub writes: Mutex<Vec<String>>,
     pub events: Mutex<Vec<Value>>,
@@ -187,8 +189,11 @@ async fn take_event(State(world): State<Arc<World>>, Json(event): Json<Value>) -
     Json(event)
 }
 
-async fn list_pods(State(world): State<Arc<World>>) -> Json<Value> {
-    Json(json!({"metadata": {}, "items": *world.pods.lock()}))
+async fn list_pods(State(world): State<Arc<World>>) -> Response {
+    if world.forbidden.load(Ordering::Relaxed) {
+        return status(403, "Forbidden", "pods is forbidden");
+    }
+    Json(json!({"metadata": {}, "items": *world.pods.lock()})).into_response()
 }
 
 async fn list_configurations(State(world): State<Arc<World>>) -> Json<Value> {
