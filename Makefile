@@ -32,7 +32,7 @@ test: prerequisites unit e2e ## Everything: unit tests first, the cluster last
 
 .PHONY: unit
 unit: ## Tests that need no cluster
-	cargo test --workspace --exclude e2e
+	cargo test --workspace --exclude e2e --no-fail-fast
 	cargo test --package e2e --lib --bins
 
 .PHONY: fuzz
@@ -66,7 +66,7 @@ fix: ## The writing counterpart of `verify`
 
 .PHONY: golden
 golden: ## Rewrite golden files; review the diff
-	UPDATE_GOLDEN=1 cargo test --workspace --exclude e2e
+	UPDATE_GOLDEN=1 cargo test --workspace --exclude e2e --no-fail-fast
 
 .PHONY: images
 images: ## Build the four images with Docker
