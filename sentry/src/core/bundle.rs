@@ -336,6 +336,9 @@ impl Certificate {
         if !rest.is_empty() {
             return Err("data follows the certificate".into());
         }
+        if !has_exact_frame(der, &parsed) {
+            return Err("the certificate is not in the distinguished encoding (DER)".into());
+        }
         let key = PublicKey::read(parsed.public_key()).map_err(|error| error.to_string())?;
         let constraints = parsed.basic_constraints().map_err(|error| error.to_string())?;
         let usage = parsed.key_usage().map_err(|error| error.to_string())?;
@@ -376,4 +379,24 @@ impl Certificate {
     fn pem(&self) -> String {
         pem_block("CERTIFICATE", self.der.clone())
     }
+}
+
+/// Whether what the signature does not cover is exactly DER: a SEQUENCE of the signed part, the algorithm
+/// and the signature as a BIT STRING. The parser is lenient there, peers in Go are not.
+fn has_exact_frame(der: &[u8], parsed: &X509Certificate<'_>) -> bool {
+    let (signed, signature) = (parsed.tbs_certificate.as_ref(), parsed.signature_value.data.as_ref());
+    let Some(start) = der.windows(signed.len()).position(|window| window == signed) else { return false };
+    let after = &der[start + signed.len()..];
+    // Algorithms are short: their length takes one byte.
+    let algorithm = after.get(1).and_then(|length| after.get(..2 + usize::from(*length))).unwrap_or_default();
+    let exact = yasna::construct_der(|writer| {
+        writer.write_sequence(|fields| {
+            fields.next().write_der(signed);
+            fields.next().write_der(algorithm);
+            fields.next().write_bitvec_bytes(signature, signature.len() * 8);
+        });
+    });
+    // RFC 5280 §4.1.1.2: the signed part names the same algorithm, byte for byte.
+    let is_named_inside = !algorithm.is_empty() && signed.windows(algorithm.len()).any(|window| window == algorithm);
+    is_named_inside && exact == der
 }
