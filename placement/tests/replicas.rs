@@ -7,9 +7,15 @@ use std::time::Duration;
 
 use support::{DEADLINE, Server, Stream, hosts_of, says};
 use testkit::wait_until;
+use tokio::sync::{Mutex, MutexGuard};
 use tonic::Code;
 
+/// One cluster at a time: a follower campaigns when it hears nothing for 1.5 s, and seven clusters of
+/// three, each with its disks, can keep two cores from speaking that often.
+static ONE_CLUSTER: Mutex<()> = Mutex::const_new(());
+
 struct Cluster {
+    _alone: MutexGuard<'static, ()>,
     peers: String,
     folders: Vec<tempfile::TempDir>,
     servers: Vec<Option<Server>>,
@@ -18,17 +24,31 @@ struct Cluster {
 impl Cluster {
     /// Raft ports must be known beforehand: they are reserved and released again.
     async fn of(count: usize) -> Self {
+        let alone = ONE_CLUSTER.lock().await;
         let reserved: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
         let address = |l: &TcpListener| l.local_addr().expect("bound").to_string();
         let peers: Vec<_> = reserved.iter().enumerate().map(|(i, l)| format!("p{i}={}", address(l))).collect();
         drop(reserved);
         let folders = (0..count).map(|_| tempfile::tempdir().expect("a folder")).collect();
-        let mut cluster = Self { peers: peers.join(","), folders, servers: Vec::new() };
+        let mut cluster = Self { _alone: alone, peers: peers.join(","), folders, servers: Vec::new() };
         for index in 0..count {
             let server = cluster.start(index).await;
             cluster.servers.push(Some(server));
         }
+        cluster.whole().await;
         cluster
+    }
+
+    /// Waits until every replica is a voter that the leader reaches. One that starts after the others
+    /// formed the cluster is taken in only then, and until then the loss of another is the loss of two.
+    async fn whole(&self) {
+        let leader = self.leader().await;
+        wait_until("all replicas are voters that the leader reaches", Duration::from_secs(30), || async {
+            let all = self.servers.iter().flatten().map(|server| server.placement.replica.status());
+            let joined = all.into_iter().all(|status| status.voters == self.servers.len() && status.leader.is_some());
+            (joined && self.server(leader).placement.replica.status().lag == 0).then_some(())
+        })
+        .await;
     }
 
     async fn start(&self, index: usize) -> Server {
@@ -131,6 +151,7 @@ async fn version_and_hosts_survive_a_full_stop_with_a_log_path() {
     for index in 0..3 {
         cluster.servers[index] = Some(cluster.start(index).await);
     }
+    cluster.whole().await;
     let leader = cluster.leader().await;
     let mut host = cluster.server(leader).connect(says::v117("h", &["a"])).await;
     let update = complete(&mut host, "h").await;
@@ -149,12 +170,7 @@ async fn a_replica_that_lost_its_disk_rejoins_and_becomes_a_voter_again() {
     cluster.kill(lost).await;
     cluster.folders[lost] = tempfile::tempdir().expect("an empty disk");
     cluster.servers[lost] = Some(cluster.start(lost).await);
-    wait_until("three voters that the leader reaches", Duration::from_secs(30), || async {
-        let at_leader = cluster.server(leader).placement.replica.status();
-        let rejoined = cluster.server(lost).placement.replica.status();
-        (at_leader.voters == 3 && at_leader.lag == 0 && rejoined.voters == 3 && rejoined.leader.is_some()).then_some(())
-    })
-    .await;
+    cluster.whole().await;
     // It counts: with the third replica gone, the two of them still have a majority.
     let third = (leader + 2) % 3;
     cluster.kill(third).await;
