@@ -10,6 +10,9 @@ use testkit::wait_until;
 use tokio::sync::{Mutex, MutexGuard};
 use tonic::Code;
 
+/// A replica gives one attempt to be taken in 35 s and then tries again: two attempts and some more.
+const JOIN_DEADLINE: Duration = Duration::from_secs(90);
+
 /// One cluster at a time: a follower campaigns when it hears nothing for 1.5 s, and seven clusters of
 /// three, each with its disks, can keep two cores from speaking that often.
 static ONE_CLUSTER: Mutex<()> = Mutex::const_new(());
@@ -43,7 +46,7 @@ impl Cluster {
     /// formed the cluster is taken in only then, and until then the loss of another is the loss of two.
     async fn whole(&self) {
         let leader = self.leader().await;
-        wait_until("all replicas are voters that the leader reaches", Duration::from_secs(30), || async {
+        wait_until("all replicas are voters that the leader reaches", JOIN_DEADLINE, || async {
             let all = self.servers.iter().flatten().map(|server| server.placement.replica.status());
             let joined = all.into_iter().all(|status| status.voters == self.servers.len() && status.leader.is_some());
             (joined && self.server(leader).placement.replica.status().lag == 0).then_some(())
