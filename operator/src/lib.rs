@@ -290,10 +290,8 @@ const fn watch_name(kind: ApiKind) -> &'static str {
 }
 
 fn refuse_root(config: &Config) -> anyhow::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
     anyhow::ensure!(
-        config.root_allowed || effective != Some("0"),
+        config.root_allowed || !runtime::is_root(),
         "running as root is refused: give the container a user, or set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true"
     );
     Ok(())

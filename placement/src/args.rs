@@ -130,15 +130,9 @@ impl Environment {
             token_file: var("DAPR_SENTRY_TOKEN_FILE"),
             local_identity: var("SENTRY_LOCAL_IDENTITY"),
             skip_uid_check: var("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK"),
-            is_root: is_root(),
+            is_root: runtime::is_root(),
         }
     }
-}
-
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
-    effective == Some("0")
 }
 
 /// A flag's value cannot be used.

@@ -171,10 +171,7 @@ fn check_user(mode: Mode) -> Result<(), Failed> {
     if mode == Mode::Standalone || skipped {
         return Ok(());
     }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective =
-        status.lines().find_map(|line| line.strip_prefix("Uid:")).and_then(|ids| ids.split_whitespace().nth(1));
-    if effective == Some("0") { Err(Failed::Root) } else { Ok(()) }
+    if runtime::is_root() { Err(Failed::Root) } else { Ok(()) }
 }
 
 fn keeper(config: &Config, settings: &Settings, client: Option<&Client>, metrics: &Metrics) -> Keeper {
