@@ -1,6 +1,6 @@
 //! The control plane as it stands after the quick start, before anything is taken away from it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use e2e::quickstart::access::Access;
 use e2e::quickstart::metrics::INJECTIONS;
 use e2e::quickstart::services;
@@ -14,7 +14,10 @@ async fn every_service_is_ready_and_none_was_restarted() -> Result<()> {
     let access = Access::running().await?;
     for service in services::look(&access).await? {
         ensure!(service.ready, "{} is not ready", service.pod);
-        ensure!(service.restarts == 0, "{} was restarted {} times", service.pod, service.restarts);
+        if service.restarts > 0 {
+            let log = services::last_words(&access, &service.pod).await?;
+            bail!("{} was restarted {} times; its last words: {log}", service.pod, service.restarts);
+        }
     }
     Ok(())
 }

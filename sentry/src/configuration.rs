@@ -9,8 +9,17 @@ use kube::{
 };
 use runtime::duration::GoDuration;
 use serde::Deserialize;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::core::validity::{LifetimeError, Lifetimes};
+use crate::keeper::chain;
+
+/// Charts install sentry before its Configuration: Helm applies kinds it does not know last.
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
+/// The pause between two looks.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// An API server that does not answer by then is asked again.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why there is no Configuration.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +43,12 @@ pub enum ConfigurationError {
         /// The API client's error.
         #[source]
         source: Box<kube::Error>,
+    },
+    /// The API server does not answer.
+    #[error("failed to load configuration {name}: the API server did not answer within {REQUEST_LIMIT:?}")]
+    Silent {
+        /// Its name.
+        name: String,
     },
     /// The file cannot be read.
     #[error("failed to read configuration file {path}")]
@@ -114,20 +129,35 @@ pub struct Settings {
     pub jwks: Vec<Vec<(String, String)>>,
 }
 
-/// Reads the Configuration `name` in `namespace`.
+/// Reads the Configuration `name` in `namespace`, waiting for it up to a limit.
 pub async fn from_cluster(client: &Client, namespace: &str, name: &str) -> Result<Settings, ConfigurationError> {
+    let deadline = Instant::now() + WAIT_LIMIT;
+    loop {
+        let silent = |_elapsed| ConfigurationError::Silent { name: name.into() };
+        let found = timeout(REQUEST_LIMIT, get(client, namespace, name)).await.map_err(silent).flatten();
+        match found {
+            Ok(resource) => return settings(resource),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the Configuration cannot be had yet, waiting for it");
+                sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+async fn get(client: &Client, namespace: &str, name: &str) -> Result<Resource, ConfigurationError> {
     let failed = |source| ConfigurationError::Api { name: name.into(), source: Box::new(source) };
     let path = format!("/apis/dapr.io/v1alpha1/namespaces/{namespace}/configurations");
     let request = Request::new(path)
         .get(name, &GetParams::default())
         .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
-    match client.request::<Resource>(request).await {
-        Ok(resource) => settings(resource),
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            Err(ConfigurationError::NotFound { namespace: namespace.into(), name: name.into() })
+    client.request(request).await.map_err(|error| match error {
+        kube::Error::Api(status) if status.code == 404 => {
+            ConfigurationError::NotFound { namespace: namespace.into(), name: name.into() }
         }
-        Err(error) => Err(failed(error)),
-    }
+        error => failed(error),
+    })
 }
 
 /// Reads a YAML file, with the variables of `environment` filled in. An empty file means

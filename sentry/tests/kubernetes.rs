@@ -391,6 +391,19 @@ async fn missing_objects_end_the_start_naming_them() {
     assert!(log.contains("config CRD not found"), "{log}");
 }
 
+/// Helm applies the Configuration after the Deployment.
+#[tokio::test]
+async fn a_configuration_that_comes_after_sentry_is_waited_for() {
+    let api = Api::start().await;
+    let later = std::mem::take(&mut *api.world.configurations.lock());
+    let sentry = api.sentry().spawn();
+    let waits = || async { sentry.log().contains("waiting for it").then_some(()) };
+    testkit::wait_until("sentry asked and was told that there is none", PATIENCE, waits).await;
+    *api.world.configurations.lock() = later;
+    let serves = || async { sentry.log().contains("Sentry server is listening").then_some(()) };
+    testkit::wait_until("sentry serves", PATIENCE, serves).await;
+}
+
 #[tokio::test]
 async fn in_kubernetes_mode_sentry_starts_as_root_only_with_the_uid_check_override() {
     let api = Api::start().await;

@@ -4,6 +4,8 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::LogParams;
 
 use super::access::{Access, Port};
 use super::metrics::Scrape;
@@ -49,6 +51,12 @@ pub async fn look(access: &Access) -> Result<Vec<Service>> {
         all.extend(pods.iter().map(|pod| describe(name, program, pod)));
     }
     Ok(all)
+}
+
+/// What the container before the present one logged last.
+pub async fn last_words(access: &Access, pod: &str) -> Result<String> {
+    let which = LogParams { previous: true, tail_lines: Some(3), ..LogParams::default() };
+    Ok(Api::<Pod>::namespaced(access.client(), NAMESPACE).logs(pod, &which).await?)
 }
 
 fn describe(name: &'static str, program: &str, pod: &Pod) -> Service {
