@@ -3,6 +3,7 @@
 
 pub mod access;
 mod blocks;
+pub mod load;
 pub mod manifests;
 pub mod metrics;
 pub mod services;
