@@ -65,7 +65,9 @@ fn build() -> Result<()> {
 }
 
 fn test(options: &Test) -> Result<bool> {
-    let cluster = up::up(&options.up)?;
+    // Kept until the tests are done: an `up` or `down` meanwhile would take their cluster away.
+    let turn = up::take_turn()?;
+    let cluster = up::up_in_turn(&options.up, &turn)?;
     if cluster.mode() != Mode::Processes && !quickstart::run(&cluster)? {
         return Ok(false);
     }
@@ -81,7 +83,7 @@ fn test(options: &Test) -> Result<bool> {
     if options.compat {
         tests.args(["--", "--include-ignored", "--nocapture"]);
     }
-    tests.current_dir(e2e::modules::package_folder());
+    tests.current_dir(e2e::modules::package_folder()).env(up::TURN_IS_TAKEN, "yes");
     Ok(tests.status().context("start the tests")?.success())
 }
 

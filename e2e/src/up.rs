@@ -30,8 +30,30 @@ use crate::{addons, backends, cleanup, kind, node, samples};
 /// How often a person is told what is waited for.
 const TELL_EVERY: Duration = Duration::from_secs(20);
 
+/// The right to change the cluster: two commands at once would undo each other's work.
+#[derive(Debug)]
+pub struct Turn {
+    state: State,
+    _lock: Option<File>,
+}
+
+/// Set for the programs that `e2e test` starts: they work within its turn.
+pub const TURN_IS_TAKEN: &str = "DAPRCP_TURN_IS_TAKEN";
+
+/// Waits until no other command works on the cluster.
+pub fn take_turn() -> Result<Turn> {
+    let state = State::of_user()?;
+    let lock = if std::env::var_os(TURN_IS_TAKEN).is_some() { None } else { Some(lock(&state)?) };
+    Ok(Turn { state, _lock: lock })
+}
+
 /// Brings the cluster up or up to date.
 pub fn up(options: &Up) -> Result<Cluster> {
+    up_in_turn(options, &take_turn()?)
+}
+
+/// Brings the cluster up or up to date, for somebody whose turn goes on.
+pub fn up_in_turn(options: &Up, turn: &Turn) -> Result<Cluster> {
     let (mode, why) = match options.mode {
         Some(mode) => (mode, "asked for"),
         None => {
@@ -39,21 +61,19 @@ pub fn up(options: &Up) -> Result<Cluster> {
         }
     };
     say(format!("cluster: {mode:?} ({why})"));
-    let state = State::of_user()?;
+    let state = &turn.state;
     state.create()?;
-    let _one_at_a_time = lock(&state)?;
     match mode {
-        Mode::Node => up_node(options, &state)?,
-        Mode::Kind => up_kind(options, &state)?,
-        Mode::Processes => crate::plain::up(options, &state)?,
+        Mode::Node => up_node(options, state)?,
+        Mode::Kind => up_kind(options, state)?,
+        Mode::Processes => crate::plain::up(options, state)?,
     }
-    Cluster::in_state(state)
+    Cluster::in_state(state.clone())
 }
 
 /// Stops the cluster, however it was brought up.
 pub fn down() -> Result<()> {
-    let state = State::of_user()?;
-    let _one_at_a_time = lock(&state)?;
+    let Turn { state, _lock } = take_turn()?;
     let record = state.record()?;
     if record.as_ref().is_some_and(|record| record.mode == Mode::Kind) {
         kind::stop()?;
@@ -226,8 +246,6 @@ fn forget_broken_install(client: &Client) -> Result<()> {
     output(client.kubectl().args(["delete", "secret", "-n", NAMESPACE, "--selector", &broken])).map(drop)
 }
 
-/// Two commands at once would undo each other's work.
-///
 /// `down` removes the file while it holds it, so a lock counts only if it is on the file that is there.
 fn lock(state: &State) -> Result<File> {
     let path = lock_file(state);
