@@ -19,6 +19,7 @@
 
 pub mod args;
 pub mod core;
+mod dynamic_resource;
 pub mod grpc;
 pub mod hub;
 pub mod metrics;

@@ -3,18 +3,12 @@
 //! Decoding one never fails for its content, so one bad object cannot break a list or a
 //! watch for the others; and the values in it keep the API server's spelling.
 
-use std::borrow::Cow;
-
 use identity::Namespace;
-use kube::{
-    Resource,
-    api::{ApiResource, ObjectMeta},
-    core::DynamicResourceScope,
-};
+use kube::api::ObjectMeta;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::core::wire::ObjectKey;
+use crate::{core::wire::ObjectKey, dynamic_resource::dynamic_resource};
 
 /// An object as the API server sent it.
 #[derive(Debug, Clone)]
@@ -70,32 +64,7 @@ impl<'de> Deserialize<'de> for RawObject {
     }
 }
 
-impl Resource for RawObject {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(resource: &ApiResource) -> Cow<'_, str> {
-        resource.kind.as_str().into()
-    }
-    fn group(resource: &ApiResource) -> Cow<'_, str> {
-        resource.group.as_str().into()
-    }
-    fn version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.version.as_str().into()
-    }
-    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.api_version.as_str().into()
-    }
-    fn plural(resource: &ApiResource) -> Cow<'_, str> {
-        resource.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.meta
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.meta
-    }
-}
+dynamic_resource!(RawObject);
 
 #[cfg(test)]
 mod tests {

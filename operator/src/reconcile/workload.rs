@@ -1,15 +1,11 @@
 //! A Deployment, StatefulSet or Rollout, of which only what its Service needs is kept.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use kube::{
-    Resource,
-    api::{ApiResource, ObjectMeta},
-    core::DynamicResourceScope,
-};
+use kube::api::{ApiResource, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 
-use crate::core::service::Workload;
+use crate::{core::service::Workload, dynamic_resource::dynamic_resource};
 
 /// A workload as a controller keeps it.
 #[derive(Debug, Clone, Default)]
@@ -90,32 +86,7 @@ impl<'de> Deserialize<'de> for WorkloadObject {
     }
 }
 
-impl Resource for WorkloadObject {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(resource: &ApiResource) -> Cow<'_, str> {
-        resource.kind.as_str().into()
-    }
-    fn group(resource: &ApiResource) -> Cow<'_, str> {
-        resource.group.as_str().into()
-    }
-    fn version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.version.as_str().into()
-    }
-    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.api_version.as_str().into()
-    }
-    fn plural(resource: &ApiResource) -> Cow<'_, str> {
-        resource.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.meta
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.meta
-    }
-}
+dynamic_resource!(WorkloadObject);
 
 #[cfg(test)]
 mod tests {
