@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::BasicNode;
-use rand::Rng;
 use runtime::{BoxError, CancellationToken};
 
-use super::rpc::{self, Greeting, JoinRequest, Method};
-use super::types::node_id;
+use super::chance::mix;
+use super::rpc::{Greeting, JoinRequest, Method};
+use super::types::{NodeId, node_id};
 use super::{CALL_LIMIT, Replica};
 
-/// Wait between two looks around, in milliseconds.
+/// Wait between two looks around, in milliseconds; see [`pause`].
 const RETRY_MS: std::ops::Range<u64> = 150..450;
 const JOIN_LIMIT: Duration = Duration::from_secs(35);
 
@@ -49,8 +49,10 @@ impl MembershipTask {
     /// Runs until stopped.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
         let mut outside = self.blank;
+        let mut tries = 0;
         while outside {
-            let wait = rand::rng().random_range(RETRY_MS);
+            tries += 1;
+            let wait = pause(node_id(&self.replica.options.id), tries);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -59,7 +61,7 @@ impl MembershipTask {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(Duration::from_millis(wait)), if outside => {}
+                () = tokio::time::sleep(wait), if outside => {}
                 () = std::future::ready(()), if !outside => {}
             }
         }
@@ -100,8 +102,7 @@ impl MembershipTask {
     }
 
     async fn greet(&self, address: &str) -> Option<Greeting> {
-        let channel = self.replica.peers.channel(address).ok()?;
-        match rpc::call(&channel, Method::Hello, &(), CALL_LIMIT).await {
+        match self.replica.peers.call(address, Method::Hello, &(), CALL_LIMIT).await {
             Ok(greeting) => Some(greeting),
             Err(error) => {
                 tracing::debug!(%error, address, "member does not answer yet");
@@ -131,12 +132,12 @@ impl MembershipTask {
     async fn join(&self, leader: &str) -> bool {
         let request =
             JoinRequest { node: node_id(&self.replica.options.id), address: self.replica.address().to_owned() };
-        let Ok(channel) = self.replica.peers.channel(leader) else { return false };
+        let peers = &self.replica.peers;
         let joined = async {
-            rpc::call::<_, ()>(&channel, Method::Leave, &request, JOIN_LIMIT).await?;
+            peers.call::<_, ()>(leader, Method::Leave, &request, JOIN_LIMIT).await?;
             // Whatever was acknowledged before is forgotten: a log from its beginning may come.
             self.replica.gates.append.store(true, Ordering::Release);
-            rpc::call::<_, ()>(&channel, Method::Join, &request, JOIN_LIMIT).await
+            peers.call::<_, ()>(leader, Method::Join, &request, JOIN_LIMIT).await
         };
         match joined.await {
             Ok(()) => {
@@ -149,6 +150,12 @@ impl MembershipTask {
             }
         }
     }
+}
+
+/// Differs from member to member and from try to try, so that members do not keep step.
+fn pause(node: NodeId, tries: u64) -> Duration {
+    let spread = RETRY_MS.end - RETRY_MS.start;
+    Duration::from_millis(RETRY_MS.start + mix(node.wrapping_add(tries)) % spread)
 }
 
 fn decide(members: usize, answers: &BTreeMap<String, Greeting>, address: impl Fn(u64) -> Option<String>) -> Next {
@@ -174,6 +181,15 @@ mod tests {
             .map(|(id, has_state, leader)| ((*id).to_owned(), Greeting { has_state: *has_state, leader: *leader }))
             .collect();
         decide(3, &answers, |leader| Some(format!("node-{leader}")))
+    }
+
+    #[test]
+    fn members_look_around_at_their_own_times() {
+        let pauses = |id| (1..20).map(|tries| pause(node_id(id), tries)).collect::<Vec<_>>();
+        let in_bounds = |p: &Duration| (150..450).contains(&p.as_millis());
+        assert!(pauses("a").iter().all(in_bounds));
+        let same = pauses("a").iter().zip(&pauses("b")).filter(|(a, b)| a == b).count();
+        assert!(same < 3, "{same} of 20 pauses are the same");
     }
 
     #[test]

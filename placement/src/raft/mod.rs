@@ -9,6 +9,7 @@
 //! | `network`, `server`, `rpc` | the raft port |
 #![allow(clippy::result_large_err, reason = "openraft's storage errors are that large, and rare")]
 
+mod chance;
 mod leadership;
 mod machine;
 mod membership;
@@ -24,13 +25,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{Security, SpiffeId};
+use openraft::storage::RaftLogStorage;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 
+pub use chance::seed_thread;
 pub use leadership::{Leadership, LeadershipTask, NodeStatus};
 pub use machine::LedgerMachine;
 pub use membership::MembershipTask;
 pub use network::Peers;
+pub use rpc::{Envelope, Method, Wire};
 pub use server::{Gates, PeerService};
 pub use store::{OpenError, Store};
 pub use types::{Fact, Ledgers, NodeId, Raft, Types, node_id};
@@ -128,12 +132,21 @@ impl Replica {
             return Err(ReplicaError::NotAMember { id: options.id, members: members.join(",") });
         }
         let store = Store::open(options.log_path.as_deref())?;
-        let blank = store.is_blank()?;
-        let machine = LedgerMachine::open(store.clone())?;
         let peers = Peers::new(security, options.identity.clone());
+        Self::start_on(options, (store.clone(), store), peers).await
+    }
+
+    /// Starts the node on an opened store, which Raft uses through `log`.
+    pub async fn start_on<L: RaftLogStorage<Types>>(
+        options: ReplicaOptions,
+        (store, log): (Store, L),
+        peers: Peers,
+    ) -> Result<(Self, ReplicaTasks), ReplicaError> {
+        let blank = store.is_blank()?;
+        let machine = LedgerMachine::open(store)?;
         let config = Arc::new(config(options.members.len())?);
         let me = node_id(&options.id);
-        let raft = Raft::new(me, config, peers.clone(), store, machine.clone()).await?;
+        let raft = Raft::new(me, config, peers.clone(), log, machine.clone()).await?;
         let gates = Arc::new(Gates::new(!blank));
         raft.runtime_config().elect(!blank);
         let (task, leadership) = LeadershipTask::new(raft.clone(), machine.clone());
@@ -186,11 +199,9 @@ impl Replica {
         let me = node_id(&self.options.id);
         let limit = tokio::time::Instant::now() + HANDOVER_LIMIT;
         while tokio::time::Instant::now() < limit {
-            if let Ok(channel) = self.peers.channel(&heir) {
-                let asked: Result<(), _> = rpc::call(&channel, rpc::Method::TakeOver, &(), CALL_LIMIT).await;
-                if let Err(error) = asked {
-                    tracing::debug!(%error, heir, "the heir did not answer");
-                }
+            let asked: Result<(), _> = self.peers.call(&heir, Method::TakeOver, &(), CALL_LIMIT).await;
+            if let Err(error) = asked {
+                tracing::debug!(%error, heir, "the heir did not answer");
             }
             let mut metrics = self.raft.metrics();
             let taken = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != me));

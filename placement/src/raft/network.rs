@@ -2,47 +2,82 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use identity::{Security, SpiffeId, client};
+use openraft::BasicNode;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
     VoteResponse,
 };
-use openraft::{AnyError, BasicNode};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::rpc::{Method, call};
+use super::rpc::{Envelope, Method, Wire, exchange, pack, unpack};
 use super::types::{NodeId, Types};
 
-/// Opens and keeps one channel for each peer address. One lock, held for a map look-up.
+/// The way to every peer; clones share it.
 #[derive(Clone)]
 pub struct Peers {
-    security: Security,
-    identity: SpiffeId,
-    channels: Arc<Mutex<HashMap<String, Channel>>>,
+    wire: Arc<dyn Wire>,
 }
 
 impl Peers {
-    /// Peers must be `identity`, unless in plaintext.
+    /// gRPC over TCP. Peers must be `identity`, unless in plaintext.
     pub fn new(security: Security, identity: SpiffeId) -> Self {
-        Self { security, identity, channels: Arc::default() }
+        Self::over(Arc::new(Channels { security, identity, open: Mutex::default() }))
     }
 
+    /// Another wire.
+    pub fn over(wire: Arc<dyn Wire>) -> Self {
+        Self { wire }
+    }
+
+    /// Calls the peer at `address`; gives up after `limit`.
+    pub async fn call<T: Serialize, R: DeserializeOwned>(
+        &self,
+        address: &str,
+        method: Method,
+        payload: &T,
+        limit: Duration,
+    ) -> Result<R, Status> {
+        let answer = tokio::time::timeout(limit, self.wire.carry(address, method, pack(payload)?)).await;
+        unpack(&answer.map_err(|_elapsed| Status::deadline_exceeded("no answer from the peer"))??)
+    }
+}
+
+/// Opens and keeps one channel for each peer address. One lock, held for a map look-up.
+struct Channels {
+    security: Security,
+    identity: SpiffeId,
+    open: Mutex<HashMap<String, Channel>>,
+}
+
+impl Channels {
     /// The channel to `address`; it connects when used, and again when it was lost.
-    pub fn channel(&self, address: &str) -> Result<Channel, client::AddressError> {
-        let mut channels = self.channels.lock();
+    fn channel(&self, address: &str) -> Result<Channel, client::AddressError> {
+        let mut channels = self.open.lock();
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
         let channel = client::channel(address, self.security.client(self.identity.clone()))?;
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
+    }
+}
+
+impl Wire for Channels {
+    fn carry(&self, address: &str, method: Method, envelope: Envelope) -> BoxFuture<'_, Result<Envelope, Status>> {
+        let channel = self.channel(address);
+        Box::pin(
+            async move { exchange(channel.map_err(|e| Status::unavailable(e.to_string()))?, method, envelope).await },
+        )
     }
 }
 
@@ -70,9 +105,8 @@ impl Peer {
         A: DeserializeOwned,
         E: std::error::Error + DeserializeOwned,
     {
-        let channel = self.peers.channel(&self.address).map_err(|e| Unreachable::from(AnyError::new(&e)))?;
         let answer: Result<Result<A, RaftError<NodeId, E>>, Status> =
-            call(&channel, method, request, option.hard_ttl()).await;
+            self.peers.call(&self.address, method, request, option.hard_ttl()).await;
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(RPCError::RemoteError(RemoteError::new(self.target, error))),

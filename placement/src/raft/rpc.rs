@@ -3,14 +3,13 @@
 //! Both sides require placement's own SPIFFE identity when TLS is on. Foreign bytes on the port end
 //! their own connection and nothing else.
 
-use std::time::Duration;
-
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::types::NodeId;
@@ -84,6 +83,13 @@ pub struct JoinRequest {
     pub address: String,
 }
 
+/// How envelopes travel: gRPC channels, or the network of the simulation.
+pub trait Wire: Send + Sync {
+    /// Carries one call to the peer at `address` and brings its answer. It may take forever: callers
+    /// have limits.
+    fn carry(&self, address: &str, method: Method, envelope: Envelope) -> BoxFuture<'_, Result<Envelope, Status>>;
+}
+
 /// Encodes a payload.
 pub fn pack<T: Serialize>(value: &T) -> Result<Envelope, Status> {
     let json = serde_json::to_vec(value).map_err(|e| Status::internal(e.to_string()))?;
@@ -95,24 +101,11 @@ pub fn unpack<T: DeserializeOwned>(envelope: &Envelope) -> Result<T, Status> {
     serde_json::from_slice(&envelope.payload).map_err(|e| Status::invalid_argument(e.to_string()))
 }
 
-/// Calls a peer; gives up after `limit`.
-pub async fn call<T: Serialize, R: DeserializeOwned>(
-    channel: &Channel,
-    method: Method,
-    payload: &T,
-    limit: Duration,
-) -> Result<R, Status> {
-    let envelope = pack(payload)?;
-    let exchange = async {
-        let mut grpc =
-            Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-        grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
-        let codec = ProstCodec::<Envelope, Envelope>::default();
-        let path = http::uri::PathAndQuery::from_static(method.path());
-        grpc.unary(Request::new(envelope), path, codec).await
-    };
-    let answer = tokio::time::timeout(limit, exchange)
-        .await
-        .map_err(|_elapsed| Status::new(Code::DeadlineExceeded, "no answer from the peer"))??;
-    unpack(&answer.into_inner())
+/// Carries one envelope over a gRPC channel.
+pub async fn exchange(channel: Channel, method: Method, envelope: Envelope) -> Result<Envelope, Status> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let codec = ProstCodec::<Envelope, Envelope>::default();
+    let path = http::uri::PathAndQuery::from_static(method.path());
+    Ok(grpc.unary(Request::new(envelope), path, codec).await?.into_inner())
 }

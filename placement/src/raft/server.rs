@@ -71,7 +71,8 @@ impl PeerService {
         }
     }
 
-    async fn answer(&self, method: Method, envelope: Envelope) -> Result<Envelope, Status> {
+    /// Answers one call.
+    pub async fn answer(&self, method: Method, envelope: Envelope) -> Result<Envelope, Status> {
         match method {
             Method::Append | Method::Snapshot if !self.gates.append.load(Ordering::Acquire) => Err(forgetful()),
             Method::Vote if !self.gates.vote.load(Ordering::Acquire) => Err(forgetful()),

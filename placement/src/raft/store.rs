@@ -56,6 +56,7 @@ pub enum OpenError {
 #[derive(Clone)]
 pub struct Store {
     db: Arc<Database>,
+    on_disk: bool,
 }
 
 impl Debug for Store {
@@ -71,15 +72,15 @@ impl Store {
     pub fn open(folder: Option<&Path>) -> Result<Self, OpenError> {
         let Some(folder) = folder else {
             let memory = redb::backends::InMemoryBackend::new();
-            return Self::prepare("memory", builder().create_with_backend(memory));
+            return Self::prepare("memory", builder().create_with_backend(memory), false);
         };
         std::fs::create_dir_all(folder)
             .map_err(|source| OpenError::Folder { path: folder.display().to_string(), source })?;
         let file = folder.join(FILE);
-        Self::prepare(&file.display().to_string(), builder().create(&file))
+        Self::prepare(&file.display().to_string(), builder().create(&file), true)
     }
 
-    fn prepare(path: &str, opened: Result<Database, redb::DatabaseError>) -> Result<Self, OpenError> {
+    fn prepare(path: &str, opened: Result<Database, redb::DatabaseError>, on_disk: bool) -> Result<Self, OpenError> {
         let fail = |source: redb::Error| OpenError::Database { path: path.to_owned(), source: Box::new(source) };
         let db = opened.map_err(|e| fail(e.into()))?;
         let tables = || -> Io<()> {
@@ -89,7 +90,7 @@ impl Store {
             Ok(write.commit()?)
         };
         tables().map_err(fail)?;
-        Ok(Self { db: Arc::new(db) })
+        Ok(Self { db: Arc::new(db), on_disk })
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> Io<Option<T>> {
@@ -159,6 +160,18 @@ impl Store {
         }
         Ok(write.commit()?)
     }
+
+    /// Runs a transaction, off the async workers if its commit waits for the disk.
+    async fn run<T: Send + 'static>(&self, run: impl FnOnce(&Self) -> Io<T> + Send + 'static) -> Io<T> {
+        if !self.on_disk {
+            return run(self);
+        }
+        let store = self.clone();
+        match tokio::task::spawn_blocking(move || run(&store)).await {
+            Ok(result) => result,
+            Err(error) => Err(redb::Error::Io(io::Error::other(error))),
+        }
+    }
 }
 
 fn builder() -> Builder {
@@ -173,14 +186,6 @@ fn encode<T: Serialize>(value: &T) -> Io<Vec<u8>> {
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Io<T> {
     serde_json::from_slice(bytes).map_err(|e| redb::Error::Corrupted(e.to_string()))
-}
-
-/// Runs a transaction off the async workers: a commit waits for the disk.
-async fn blocking<T: Send + 'static>(run: impl FnOnce() -> Io<T> + Send + 'static) -> Io<T> {
-    match tokio::task::spawn_blocking(run).await {
-        Ok(result) => result,
-        Err(error) => Err(redb::Error::Io(io::Error::other(error))),
-    }
 }
 
 impl RaftLogReader<Types> for Store {
@@ -206,8 +211,8 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn save_vote(&mut self, vote: &Vote<NodeId>) -> Result<(), StorageError> {
-        let (store, vote) = (self.clone(), *vote);
-        blocking(move || store.put(VOTE, &vote)).await.map_err(|e| StorageIOError::write_vote(&e).into())
+        let vote = *vote;
+        self.run(move |store| store.put(VOTE, &vote)).await.map_err(|e| StorageIOError::write_vote(&e).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<NodeId>>, StorageError> {
@@ -215,8 +220,7 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId<NodeId>>) -> Result<(), StorageError> {
-        let store = self.clone();
-        blocking(move || store.put(COMMITTED, &committed)).await.map_err(|e| StorageIOError::write(&e).into())
+        self.run(move |store| store.put(COMMITTED, &committed)).await.map_err(|e| StorageIOError::write(&e).into())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId<NodeId>>, StorageError> {
@@ -228,21 +232,21 @@ impl RaftLogStorage<Types> for Store {
         I: IntoIterator<Item = Entry<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let (store, entries) = (self.clone(), entries.into_iter().collect());
-        blocking(move || store.append_all(entries)).await.map_err(|e| StorageIOError::write_logs(&e))?;
+        let entries = entries.into_iter().collect();
+        self.run(move |store| store.append_all(entries)).await.map_err(|e| StorageIOError::write_logs(&e))?;
         callback.log_io_completed(Ok(()));
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId<NodeId>) -> Result<(), StorageError> {
-        let store = self.clone();
-        let run = move || store.drop_range(log_id.index.., None);
-        blocking(run).await.map_err(|e| StorageIOError::write_logs(&e).into())
+        self.run(move |store| store.drop_range(log_id.index.., None))
+            .await
+            .map_err(|e| StorageIOError::write_logs(&e).into())
     }
 
     async fn purge(&mut self, log_id: LogId<NodeId>) -> Result<(), StorageError> {
-        let store = self.clone();
-        let run = move || store.drop_range(..=log_id.index, Some(log_id));
-        blocking(run).await.map_err(|e| StorageIOError::write_logs(&e).into())
+        self.run(move |store| store.drop_range(..=log_id.index, Some(log_id)))
+            .await
+            .map_err(|e| StorageIOError::write_logs(&e).into())
     }
 }

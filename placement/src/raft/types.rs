@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::chance::Runtime;
 use crate::core::{Ledger, Record};
 
 /// A replicated fact of one namespace.
@@ -25,6 +26,7 @@ openraft::declare_raft_types!(
     pub Types:
         D = Fact,
         R = (),
+        AsyncRuntime = Runtime,
 );
 
 /// A node's number in Raft.
