@@ -6,6 +6,7 @@
 //! | build | `cache`, `modules`, `upstream`, `downloads`, `artifacts`, `samples` | programs, cached by version |
 //! | run | `netns`, `pki`, `api`, `node`, `addons`, `backends`, `processes`, `state` | processes and their folder |
 //! | fill | `images`, `components`, `helm` | images and the chart |
+//! | try | `quickstart`, `compat` | applications on it, for the table and for long tests |
 //! | end | `cleanup` | nothing left behind |
 //!
 //! `cluster::Cluster::current()` is the handle that tests start from. This package is a test
@@ -20,8 +21,10 @@ pub mod cache;
 pub mod cleanup;
 pub mod cluster;
 pub mod command;
+pub mod compat;
 pub mod components;
 pub mod downloads;
+pub mod flows;
 pub mod helm;
 pub mod http;
 pub mod images;

@@ -33,9 +33,13 @@ type counts struct {
 func newActors(client *sidecar.Client) *actors { return &actors{client: client} }
 
 func (a *actors) routes(mux *http.ServeMux) {
+	hosted := []string{actorType}
+	if web.Env("HOSTS_ACTORS", "yes") == "no" { // a pod that comes and goes without moving actors
+		hosted = []string{}
+	}
 	mux.HandleFunc("GET /dapr/config", func(w http.ResponseWriter, _ *http.Request) {
 		web.JSON(w, http.StatusOK, map[string]any{
-			"entities": []string{actorType}, "actorIdleTimeout": "10m", "actorScanInterval": "30s",
+			"entities": hosted, "actorIdleTimeout": "10m", "actorScanInterval": "30s",
 			"drainOngoingCallTimeout": "5s", "drainRebalancedActors": true,
 		})
 	})

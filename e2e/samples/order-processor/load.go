@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,8 +45,15 @@ func (l *load) routes(mux *http.ServeMux) {
 			web.JSON(w, http.StatusBadRequest, map[string]string{"error": "rate must be 1 to 1000 calls a second"})
 			return
 		}
-		l.start(rate)
+		l.start(rate, strings.FieldsFunc(r.URL.Query().Get("peers"), func(c rune) bool { return c == ',' }))
 		web.JSON(w, http.StatusOK, map[string]int{"rate": rate})
+	})
+	mux.HandleFunc("POST /call/{app}", func(w http.ResponseWriter, r *http.Request) {
+		if err := l.callPeer(r.Context(), r.PathValue("app")); err != nil {
+			web.JSON(w, http.StatusBadGateway, map[string]string{"error": err.Error()})
+			return
+		}
+		web.JSON(w, http.StatusOK, map[string]string{"called": r.PathValue("app")})
 	})
 	mux.HandleFunc("POST /load/stop", func(w http.ResponseWriter, _ *http.Request) {
 		l.halt()
@@ -69,8 +77,13 @@ func (l *load) halt() {
 	}
 }
 
-// start begins anew: earlier tallies are dropped.
-func (l *load) start(rate int) {
+// callPeer invokes another application of this kind, which answers without a body.
+func (l *load) callPeer(ctx context.Context, app string) error {
+	return l.client.Call(ctx, http.MethodGet, "/v1.0/invoke/"+app+"/method/healthz", nil, nil)
+}
+
+// start begins anew: earlier tallies are dropped. Each peer is a kind of call of its own.
+func (l *load) start(rate int, peers []string) {
 	l.halt()
 	ctx, cancel := context.WithCancel(context.Background())
 	l.mu.Lock()
@@ -92,6 +105,9 @@ func (l *load) start(rate int) {
 		"actor": func(ctx context.Context, n int) error {
 			return l.client.Call(ctx, http.MethodPost, actorURL(fmt.Sprintf("load-%d", n%10))+"/method/touch", nil, nil)
 		},
+	}
+	for _, peer := range peers {
+		calls["peer "+peer] = func(ctx context.Context, _ int) error { return l.callPeer(ctx, peer) }
 	}
 	for kind, call := range calls {
 		counts := &tally{Failures: []failure{}}

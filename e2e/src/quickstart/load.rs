@@ -1,4 +1,4 @@
-//! A steady stream of calls of every kind, made by a pod of order-processor, which keeps every
+//! A steady stream of calls of every kind, made by a pod of order-processor or one like it, which keeps every
 //! failure with its time. A test takes something away meanwhile and reads what it cost.
 
 use std::collections::BTreeMap;
@@ -71,12 +71,22 @@ impl Load {
     pub async fn of(access: Access) -> Result<Self> {
         let pods = access.pod_names(NAMESPACE, "order-processor").await?;
         let caller = pods.into_iter().next_back().context("order-processor has no pod")?;
-        Ok(Self { access, caller })
+        Ok(Self::in_pod(access, caller))
+    }
+
+    /// A pod that runs order-processor's program.
+    pub fn in_pod(access: Access, pod: String) -> Self {
+        Self { access, caller: pod }
     }
 
     /// Begins anew, with `rate` calls a second of each kind.
     pub async fn start(&self, rate: u32) -> Result<()> {
         self.ask("POST", &format!("/load/start?rate={rate}")).await.map(drop)
+    }
+
+    /// Begins anew, calling these applications as well.
+    pub async fn start_with_peers(&self, rate: u32, peers: &[String]) -> Result<()> {
+        self.ask("POST", &format!("/load/start?rate={rate}&peers={}", peers.join(","))).await.map(drop)
     }
 
     /// Ends it.

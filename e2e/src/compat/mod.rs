@@ -1,0 +1,53 @@
+//! What the long tests need beside the quick start: applications with each supported sidecar, and
+//! sentry's bundle as it is stored.
+
+pub mod bundle;
+pub mod ring;
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use tokio::time::{Instant, sleep};
+
+use crate::cluster::Cluster;
+use crate::quickstart::services;
+
+const POLL: Duration = Duration::from_millis(500);
+
+/// Asks again and again until there is an answer. An error counts as no answer yet: it is told when
+/// the time is over.
+pub async fn wait_for<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let seen = match probe().await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => String::new(),
+            Err(error) => format!(": {error:#}"),
+        };
+        if Instant::now() >= deadline {
+            bail!("{what}: not within {limit:?}{seen}");
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// The states of all containers of a pod, native sidecars included.
+pub fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.iter();
+    status.flat_map(|s| s.init_container_statuses.iter().chain(&s.container_statuses)).flatten()
+}
+
+/// How often the pod's containers were restarted.
+pub fn restarts(pod: &Pod) -> i32 {
+    container_statuses(pod).map(|status| status.restart_count).sum()
+}
+
+/// Waits until every workload of the control plane is rolled out.
+pub fn control_plane_is_rolled_out(cluster: &Cluster) -> Result<()> {
+    let names = ["get", "deploy,statefulset", "-n", services::NAMESPACE, "-o", "name"];
+    for workload in cluster.kubectl(&names)?.lines() {
+        cluster.kubectl(&["rollout", "status", "--timeout=240s", "-n", services::NAMESPACE, workload])?;
+    }
+    Ok(())
+}
