@@ -6,6 +6,9 @@ SHELL := /bin/bash
 # The harness is an ordinary crate of the workspace: it builds the rest.
 E2E := cargo run --quiet --package e2e --
 
+# The load of a benchmark must not be slower than what it measures.
+BENCH := cargo run --release --quiet --package e2e -- bench
+
 # Seeds that `make sim` plays.
 SEEDS ?= 10000
 
@@ -50,6 +53,17 @@ test-compat: prerequisites ## Older sidecars and upgrades from upstream (long)
 .PHONY: sim
 sim: ## Placement's simulation: make sim SEEDS=100000; SIM_SEED=n replays one seed
 	SIM_SEEDS=$(SEEDS) cargo test --package placement --test sim
+
+.PHONY: bench
+bench: bench-placement bench-sentry ## Both benchmarks
+
+.PHONY: bench-placement
+bench-placement: ## Placement beside upstream's: time, rounds, CPU, memory (about 6 minutes)
+	$(BENCH) placement
+
+.PHONY: bench-sentry
+bench-sentry: ## Sentry beside upstream's: CPU per certificate, latency, memory (about 4 minutes)
+	$(BENCH) sentry
 
 .PHONY: verify
 verify: ## Read-only checks: format, lints, docs, generated files, licences

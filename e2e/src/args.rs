@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::Bench;
 use crate::components::ControlPlane;
 use crate::mode::Mode;
 
@@ -39,6 +40,8 @@ pub enum Command {
     Status,
     /// Build and download everything that is not of this repository, to warm the cache.
     Build,
+    /// Measure our services beside upstream's; needs no cluster. Run it in release mode: `make bench`.
+    Bench(Bench),
     /// Run kubectl on the cluster: `e2e kubectl -- get pods -A`.
     Kubectl {
         /// Arguments for kubectl.

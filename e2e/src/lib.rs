@@ -8,6 +8,7 @@
 //! | fill | `images`, `components`, `helm` | images and the chart |
 //! | try | `quickstart`, `compat` | applications on it, for the table and for long tests |
 //! | end | `cleanup` | nothing left behind |
+//! | measure | `bench` | our services beside upstream's, without a cluster |
 //!
 //! `cluster::Cluster::current()` is the handle that tests start from. This package is a test
 //! harness, so its errors are `anyhow` with the context a person needs, not enums for a caller.
@@ -17,6 +18,7 @@ pub mod api;
 pub mod args;
 pub mod artifacts;
 pub mod backends;
+pub mod bench;
 pub mod cache;
 pub mod cleanup;
 pub mod cluster;

@@ -12,7 +12,7 @@ use e2e::cache::Cache;
 use e2e::mode::Mode;
 use e2e::packages::{self, Purpose};
 use e2e::upstream::{V1_16, V1_17};
-use e2e::{Cluster, progress, quickstart, samples, up};
+use e2e::{Cluster, bench, progress, quickstart, samples, up};
 
 fn main() -> ExitCode {
     progress::start();
@@ -45,6 +45,7 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Build => build().map(|()| true),
+        Command::Bench(options) => bench::run(&options).map(|()| true),
         Command::Kubectl { arguments } => {
             become_program(&mut Cluster::current()?.kubectl_command(arguments)).map(|()| true)
         }

@@ -1,0 +1,257 @@
+//! Sentry under callers that want certificates.
+//!
+//! Cost and latency are measured in standalone mode, where nothing but sentry works: no token
+//! review, no API server beside it on the same cores. Memory with many pods needs Kubernetes mode,
+//! against the API server of [`cluster`]; both sides are given the same one.
+
+mod cluster;
+mod load;
+mod pods;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use identity::{ControlPlaneService, SpiffeId};
+use proto::sentry::v1::SignCertificateRequest;
+use tokio::runtime::{Builder, Runtime};
+
+use super::Bench;
+use super::credentials::{self, APP_ID, NAMESPACE, control_plane_id, signing_request};
+use super::programs::{Programs, Side};
+use super::report::{Bound, Report, Unit, machine};
+use super::samples::{median, quantile};
+use super::server::{Server, Start};
+use crate::progress::say;
+use cluster::{CONTROL_PLANE, Cluster, token};
+use load::{Connections, Load};
+
+const SIDES: [Side; 2] = [Side::Upstream, Side::Ours];
+/// Different keys among the requests: making them is not what is measured.
+const KEYS: usize = 64;
+/// Certificates before anything is measured.
+const WARM_UP: usize = 500;
+/// How long the fixed rate lasts.
+const RATE_TIME: Duration = Duration::from_secs(20);
+/// How long a service is idle before its memory is read.
+const IDLE: Duration = Duration::from_secs(10);
+/// Bounds of the issue and of RULINGS 5.
+const THIRD: f64 = 1.0 / 3.0;
+const P99_SECONDS: f64 = 0.010;
+const PODS_RSS_MIB: f64 = 64.0;
+const IDLE_RSS_MIB: f64 = 15.0;
+const IDLE_ANON_MIB: f64 = 8.0;
+
+/// How large the loads are.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Certificates signed in each measurement on kept connections.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    pub kept: usize,
+    /// Certificates signed in each measurement on new connections.
+    #[arg(long, value_name = "COUNT", default_value_t = 5_000)]
+    pub new: usize,
+    /// Requests a second whose latency is measured.
+    #[arg(long, value_name = "COUNT", default_value_t = 500)]
+    pub rate: u32,
+    /// Pods in the cluster; a tenth of them have a sidecar.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    pub pods: usize,
+}
+
+/// The figures of one run of one side, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Signing {
+    kept_cpu: f64,
+    kept_rate: f64,
+    new_cpu: f64,
+    new_rate: f64,
+    p50: f64,
+    p99: f64,
+}
+
+/// Memory in MiB, CPU in seconds a certificate.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    rss: f64,
+    anon: f64,
+    peak: f64,
+    cpu: f64,
+}
+
+/// Measures and prints.
+pub fn run(bench: &Bench, options: &Options) -> Result<()> {
+    let programs = Programs::build(bench.binaries.as_deref())?;
+    let machine = machine();
+    let mut report = Report::new(&SIDES.map(Side::name));
+    compare_idle(&programs, &mut report)?;
+    compare_signing(bench, options, &programs, &mut report)?;
+    compare_memory(options, &programs, &mut report)?;
+    println!("\nsentry, {machine}; medians of {} runs\n\n{}", bench.repeat, report.markdown());
+    Ok(())
+}
+
+/// A fresh standalone sentry that makes its own authority in its folder `credentials`.
+pub fn standalone(programs: &Programs, side: Side) -> Result<Server> {
+    let start = Start::new(programs.path(side, "sentry"))?;
+    let (configuration, folder) = (start.path("config.yaml"), start.path("credentials"));
+    fs::write(&configuration, "").context("write sentry's configuration")?;
+    fs::create_dir(&folder).context("make sentry's folder")?;
+    let flags = [format!("--config={}", configuration.display()), format!("--issuer-credentials={}", folder.display())];
+    flags.into_iter().fold(start, Start::flag).run()
+}
+
+/// One thread: the other core is the server's.
+fn load_runtime() -> Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("start the load's runtime")
+}
+
+fn dial(server: &Server) -> Result<credentials::Sentry> {
+    let anchors = fs::read(server.path("credentials/ca.crt")).context("read sentry's trust anchors")?;
+    credentials::Sentry::new(&server.address(), anchors, &control_plane_id(ControlPlaneService::Sentry)?)
+}
+
+fn compare_idle(programs: &Programs, report: &mut Report) -> Result<()> {
+    let mut figures = Vec::new();
+    for side in SIDES {
+        let server = standalone(programs, side)?;
+        std::thread::sleep(IDLE);
+        let usage = server.usage()?;
+        figures.push((mib(usage.rss_kib), mib(usage.anon_kib)));
+    }
+    let rss: Vec<_> = figures.iter().map(|(rss, _)| Some(*rss)).collect();
+    let anon: Vec<_> = figures.iter().map(|(_, anon)| Some(*anon)).collect();
+    report.add("idle: VmRSS", Unit::Mebibytes, &rss, Bound::AtMost(IDLE_RSS_MIB));
+    report.add("… RssAnon", Unit::Mebibytes, &anon, Bound::AtMost(IDLE_ANON_MIB));
+    Ok(())
+}
+
+fn compare_signing(bench: &Bench, options: &Options, programs: &Programs, report: &mut Report) -> Result<()> {
+    let mut runs: [Vec<Signing>; 2] = Default::default();
+    for _ in 0..bench.repeat {
+        for (side, runs) in SIDES.into_iter().zip(&mut runs) {
+            let measured =
+                signing(programs, side, options).with_context(|| format!("certificates of {}", side.name()))?;
+            say(format!("{}: {measured:?}", side.name()));
+            runs.push(measured);
+        }
+    }
+    let figure = |pick: fn(&Signing) -> f64| runs.each_ref().map(|runs| Some(median(runs.iter().map(pick))));
+    let third = |figures: [Option<f64>; 2]| Bound::Share { of: figures[0].unwrap_or_default(), part: THIRD };
+    let kept = figure(|run| run.kept_cpu);
+    report.add("server CPU per certificate, kept connections", Unit::Seconds, &kept, third(kept));
+    report.add("… certificates a second", Unit::Count, &figure(|run| run.kept_rate), Bound::None);
+    let new = figure(|run| run.new_cpu);
+    report.add("server CPU per certificate, new connections", Unit::Seconds, &new, third(new));
+    report.add("… certificates a second", Unit::Count, &figure(|run| run.new_rate), Bound::None);
+    let rate = options.rate;
+    report.add(format!("at {rate}/s on new connections: p50"), Unit::Seconds, &figure(|run| run.p50), Bound::None);
+    report.add("… p99", Unit::Seconds, &figure(|run| run.p99), Bound::AtMost(P99_SECONDS));
+    Ok(())
+}
+
+fn signing(programs: &Programs, side: Side, options: &Options) -> Result<Signing> {
+    let server = standalone(programs, side)?;
+    let load = Arc::new(Load::new(dial(&server)?, requests()?));
+    load_runtime()?.block_on(async {
+        load.closed_loop(Connections::New, WARM_UP).await?;
+        let (kept_cpu, kept_rate) = cost(&server, &load, Connections::Kept, options.kept).await?;
+        let (new_cpu, new_rate) = cost(&server, &load, Connections::New, options.new).await?;
+        let mut took = load::at_rate(&load, options.rate, RATE_TIME).await?;
+        let mut seconds = |share| quantile(&mut took, share).as_secs_f64();
+        Ok(Signing { kept_cpu, kept_rate, new_cpu, new_rate, p50: seconds(0.5), p99: seconds(0.99) })
+    })
+}
+
+/// Seconds of the server's CPU for one certificate, and certificates a second.
+async fn cost(server: &Server, load: &Load, connections: Connections, total: usize) -> Result<(f64, f64)> {
+    let before = server.usage()?.cpu;
+    let took = load.closed_loop(connections, total).await?;
+    let spent = server.usage()?.cpu.saturating_sub(before);
+    let total = count_of(total as u64);
+    Ok((spent.as_secs_f64() / total, total / took.as_secs_f64()))
+}
+
+/// What the insecure validator grants, with Ed25519 keys as 1.18 sidecars have.
+fn requests() -> Result<Vec<SignCertificateRequest>> {
+    let request = || {
+        Ok(SignCertificateRequest {
+            id: APP_ID.into(),
+            namespace: NAMESPACE.into(),
+            certificate_signing_request: signing_request()?.1,
+            ..SignCertificateRequest::default()
+        })
+    };
+    (0..KEYS).map(|_| request()).collect()
+}
+
+fn compare_memory(options: &Options, programs: &Programs, report: &mut Report) -> Result<()> {
+    let mut figures = Vec::new();
+    for side in SIDES {
+        let measured = memory(programs, side, options.pods)
+            .with_context(|| format!("{} with {} pods", side.name(), options.pods))?;
+        say(format!("{}: {measured:?}", side.name()));
+        figures.push(measured);
+    }
+    let figure = |pick: fn(&Memory) -> f64| figures.iter().map(|figure| Some(pick(figure))).collect::<Vec<_>>();
+    let (pods, dapr) = (options.pods, options.pods / 10);
+    let what = format!("{pods} pods, {dapr} of them Dapr's: VmRSS");
+    report.add(what, Unit::Mebibytes, &figure(|memory| memory.rss), Bound::AtMost(PODS_RSS_MIB));
+    report.add("… RssAnon", Unit::Mebibytes, &figure(|memory| memory.anon), Bound::None);
+    report.add("… peak", Unit::Mebibytes, &figure(|memory| memory.peak), Bound::None);
+    report.add("… CPU per certificate with token review", Unit::Seconds, &figure(|memory| memory.cpu), Bound::None);
+    Ok(())
+}
+
+/// A sentry in Kubernetes mode that listed all pods and then certified each Dapr pod.
+fn memory(programs: &Programs, side: Side, pods: usize) -> Result<Memory> {
+    let cluster = Cluster::start(pods, pods / 10)?;
+    say(format!("{} pods of {} bytes", pods, cluster.mean_pod_bytes()));
+    let start = Start::new(programs.path(side, "sentry"))?;
+    let (kubeconfig, folder) = (start.path("kubeconfig"), start.path("credentials"));
+    fs::write(&kubeconfig, cluster.kubeconfig()).context("write a kubeconfig")?;
+    fs::create_dir(&folder).context("make sentry's folder")?;
+    let server = start
+        .flag("--mode=kubernetes")
+        .flag("--trust-domain=cluster.local")
+        .flag(format!("--kubeconfig={}", kubeconfig.display()))
+        .flag(format!("--issuer-credentials={}", folder.display()))
+        .variable("NAMESPACE", CONTROL_PLANE)
+        .variable("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")
+        .run()?;
+    let runtime = load_runtime()?;
+    let spent = runtime.block_on(async {
+        let id = SpiffeId::parse(&format!("spiffe://cluster.local/ns/{CONTROL_PLANE}/dapr-sentry"))?;
+        let sentry = credentials::Sentry::new(&server.address(), cluster.anchors().await?, &id)?;
+        let requests = pod_requests(&cluster)?;
+        let total = requests.len();
+        let load = Load::new(sentry, requests);
+        cost(&server, &load, Connections::New, total).await
+    })?;
+    std::thread::sleep(IDLE);
+    let usage = server.usage()?;
+    Ok(Memory { rss: mib(usage.rss_kib), anon: mib(usage.anon_kib), peak: mib(usage.peak_kib), cpu: spent.0 })
+}
+
+fn pod_requests(cluster: &Cluster) -> Result<Vec<SignCertificateRequest>> {
+    let (_, csr) = signing_request()?;
+    let request = |pod: &pods::Pod| SignCertificateRequest {
+        id: pod.app_id.clone().unwrap_or_default(),
+        namespace: pod.namespace.clone(),
+        token: token(pod),
+        certificate_signing_request: csr.clone(),
+        ..SignCertificateRequest::default()
+    };
+    Ok(cluster.dapr_pods().map(request).collect())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts and KiB are far below 2^52")]
+fn count_of(number: u64) -> f64 {
+    number as f64
+}
+
+fn mib(kib: u64) -> f64 {
+    count_of(kib) / 1024.0
+}
