@@ -50,6 +50,11 @@ e2e: prerequisites ## Tests against a real cluster, which this brings up
 test-compat: prerequisites ## Older sidecars and upgrades from upstream (long)
 	$(E2E) test --compat
 
+.PHONY: bench-actors
+bench-actors: prerequisites ## Actors with real sidecars while placement is disturbed (long)
+	$(E2E) up
+	$(E2E) actors
+
 .PHONY: sim
 sim: ## Placement's simulation: make sim SEEDS=100000; SIM_SEED=n replays one seed
 	SIM_SEEDS=$(SEEDS) cargo test --package placement --test sim

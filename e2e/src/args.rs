@@ -34,6 +34,9 @@ pub enum Command {
     Run(Up),
     /// `up`, then the end-to-end tests.
     Test(Test),
+    /// Actors with real sidecars while their hosts are scaled and placement is disturbed, as a table;
+    /// on the cluster that runs.
+    Actors(crate::actors::Options),
     /// Stop the cluster and leave nothing behind.
     Down,
     /// Say what runs and where to look.

@@ -9,10 +9,12 @@
 //! | try | `quickstart`, `compat` | applications on it, for the table and for long tests |
 //! | end | `cleanup` | nothing left behind |
 //! | measure | `bench` | our services beside upstream's, without a cluster |
+//! | | `actors` | actors with real sidecars while their hosts and placement are disturbed |
 //!
 //! `cluster::Cluster::current()` is the handle that tests start from. This package is a test
 //! harness, so its errors are `anyhow` with the context a person needs, not enums for a caller.
 
+pub mod actors;
 pub mod addons;
 pub mod api;
 pub mod args;

@@ -38,6 +38,10 @@ fn run(command: Command) -> Result<bool> {
             quickstart::run(&cluster)
         }
         Command::Test(options) => test(&options),
+        Command::Actors(options) => {
+            let _turn = up::take_turn()?;
+            e2e::actors::run(&Cluster::current()?, &options).map(|()| true)
+        }
         Command::Down => up::down().map(|()| true),
         Command::Status => {
             // A reader that stops early, like `head`, is no failure.

@@ -12,7 +12,7 @@ use crate::images::Image;
 use crate::modules::{go_build, package_folder};
 
 /// Each is a folder, a program and an image.
-pub const NAMES: [&str; 3] = ["order-processor", "order-service", "payment-service"];
+pub const NAMES: [&str; 4] = ["actor-host", "order-processor", "order-service", "payment-service"];
 
 /// The images of the samples, their programs built if the cache lacks them.
 pub fn images(cache: &Cache) -> Result<Vec<Image>> {
