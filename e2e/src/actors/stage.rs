@@ -32,8 +32,8 @@ const POLL: Duration = Duration::from_millis(500);
 pub const RATE: u32 = 15;
 /// Actors with short turns.
 pub const SHORT_ACTORS: usize = 30;
-/// Length of a short turn in milliseconds.
-pub const SHORT_TURN_MS: u32 = 200;
+/// Length of a short turn in milliseconds: calls that waited for each other must fit into the drain too.
+pub const SHORT_TURN_MS: u32 = 100;
 /// Actors with long turns, each with one caller that calls it again and again.
 pub const LONG_ACTORS: usize = 10;
 /// Length of a long turn in milliseconds: just shorter than the drain of 2 s.
