@@ -71,7 +71,7 @@ pub struct Args {
     pub kube: KubeArgs,
 }
 
-/// The change of the root (Kubernetes mode).
+/// The change of the root.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Root rotation")]
 pub struct RotationArgs {

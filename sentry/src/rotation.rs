@@ -139,7 +139,7 @@ impl Rotation {
                     "its issuer's path length leaves no room for a seamless change: every sidecar must be restarted after a new CA is written"
                 }
                 rotation::Blocked::UserCa => {
-                    "it was not made by sentry: write a new one, or annotate the Secret with dapr.io/ca-rotation=start to let sentry make it"
+                    "it was not made by sentry: write a new one, or give the command start (ca-rotation) to let sentry make it"
                 }
             };
             format!("the CA comes near its end and is not replaced, because {why}")
@@ -204,11 +204,9 @@ impl Rotation {
                 let text = "the bundle or the rotation's state was changed by somebody else: the rotation ended, the bundle stays as it is".into();
                 (Severity::Warning, "RootRotationAbandoned", text)
             }
-            Told::News(News::Refused(why)) => (
-                Severity::Warning,
-                "RootRotationRefused",
-                format!("the annotation dapr.io/ca-rotation was not obeyed: {why}"),
-            ),
+            Told::News(News::Refused(why)) => {
+                (Severity::Warning, "RootRotationRefused", format!("the command ca-rotation was not obeyed: {why}"))
+            }
         };
         match severity {
             Severity::Normal => tracing::info!(reason, "{text}"),

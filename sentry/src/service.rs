@@ -96,10 +96,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     security.ready();
 
     let (mut validators, directory) = start_validators(&config, client.as_ref(), &health, &metrics, &mut tasks);
-    let keeper = match directory {
-        Some(directory) => keeper.rotating(rotation(&config, &settings, directory, &metrics)),
-        None => keeper,
-    };
+    let keeper = keeper.rotating(rotation(&config, &settings, directory, &metrics));
     start_jwks(&config, &settings, &health, &mut validators, &mut tasks).await?;
     start_oidc(&config, &issuer, &health, &mut tasks).await?;
     let service = CaService {
@@ -193,9 +190,12 @@ fn keeper(config: &Config, settings: &Settings, client: Option<&Client>, metrics
     Keeper::new(store, options, metrics.clone(), events)
 }
 
-fn rotation(config: &Config, settings: &Settings, directory: Directory, metrics: &Metrics) -> Rotation {
-    // Callers that a key set vouches for need not be pods of this cluster.
-    let sidecars = if settings.jwks.is_empty() { Sidecars::Pods(directory) } else { Sidecars::Unseen };
+fn rotation(config: &Config, settings: &Settings, directory: Option<Directory>, metrics: &Metrics) -> Rotation {
+    // Callers that a key set vouches for need not be pods of this cluster; standalone there are none.
+    let sidecars = match directory {
+        Some(directory) if settings.jwks.is_empty() => Sidecars::Pods(directory),
+        _ => Sidecars::Unseen,
+    };
     Rotation {
         sentry: config.sentry.clone(),
         lifetimes: settings.lifetimes,

@@ -10,6 +10,11 @@ pub use kubernetes::{KubeStore, TRUST_BUNDLE};
 
 use crate::core::decide::{PublicCopy, Snapshot};
 
+/// Where a change of the root is kept, beside the bundle; upstream ignores these.
+const ROTATION_STATE: &str = "root-rotation.json";
+const NEXT_CHAIN: &str = "next-issuer.crt";
+const NEXT_KEY: &str = "next-issuer.key";
+
 /// The names of the five items: keys of the Secret, and files where bundles are files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemNames {
@@ -99,8 +104,8 @@ pub struct Read {
 pub enum Revision {
     /// The objects as read.
     Kubernetes(Box<kubernetes::Objects>),
-    /// Files have no revision: new material appears all at once or not at all.
-    Files,
+    /// What was in the files: they have no revision.
+    Files(Box<Snapshot>),
 }
 
 impl Store {
@@ -125,8 +130,8 @@ impl Store {
     pub async fn write(&self, next: &Snapshot, revision: Revision) -> Result<(), StoreError> {
         match (self, revision) {
             (Self::Kubernetes(store), Revision::Kubernetes(objects)) => store.write(next, *objects).await,
-            (Self::Files(store), _) => store.write(next).await,
-            (Self::Kubernetes(_), Revision::Files) => unreachable!("a store gets the revisions it gave"),
+            (Self::Files(store), Revision::Files(read)) => store.write(next, &read).await,
+            _ => unreachable!("a store gets the revisions it gave"),
         }
     }
 

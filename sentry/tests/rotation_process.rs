@@ -150,3 +150,101 @@ async fn where_pods_cannot_be_listed_callers_are_served_and_nobody_is_counted() 
     testkit::wait_until("the new issuer signs", PATIENCE, signed).await;
     assert_eq!(certificates(&anchors(&api)).len(), 2);
 }
+
+const STANDALONE: &str = "spiffe://localhost/ns/default/dapr-sentry";
+
+fn standalone() -> Start {
+    Start::standalone().flag("--root-rotation-settle=1s")
+}
+
+/// The number of certificates that a caller gets who trusts `anchors` and is in no cluster.
+async fn signed_standalone(sentry: &Sentry, anchors: &[u8]) -> usize {
+    let channel = sentry.channel(anchors.to_vec(), STANDALONE);
+    let answer = CaClient::new(channel).sign_certificate(request("app", "ns")).await.unwrap().into_inner();
+    let chain = certificates(&answer.workload_certificate).into_iter().map(Into::into).collect::<Vec<_>>();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let trust = identity::TrustAnchors::parse(anchors.to_vec()).unwrap();
+    trust.verify(&chain, rustls_pki_types::UnixTime::since_unix_epoch(since)).unwrap();
+    chain.len()
+}
+
+/// Another process on a copy of the same files.
+async fn restarted(sentry: Sentry) -> Sentry {
+    let again = standalone();
+    for entry in std::fs::read_dir(sentry.dir.path().join("creds")).unwrap().flatten() {
+        std::fs::copy(entry.path(), again.dir.path().join("creds").join(entry.file_name())).unwrap();
+    }
+    drop(sentry);
+    again.ready().await
+}
+
+#[tokio::test]
+async fn in_standalone_mode_a_file_commands_a_new_root_and_a_restart_goes_on() {
+    let sentry = standalone().ready().await;
+    let creds = sentry.dir.path().join("creds");
+    let old = sentry.creds("ca.crt");
+    std::fs::write(creds.join("ca-rotation"), "start\n").unwrap();
+    until("both anchors are published", || certificates(&sentry.creds("ca.crt")).len() == 2).await;
+    let both = sentry.creds("ca.crt");
+    assert!(both.ends_with(&old), "the old anchor stays");
+    let sentry = restarted(sentry).await;
+    let creds = sentry.dir.path().join("creds");
+    let signed = || async { (signed_standalone(&sentry, &old).await == 4).then_some(()) };
+    testkit::wait_until("the new issuer signs", PATIENCE, signed).await;
+    assert_eq!(signed_standalone(&sentry, &both).await, 4);
+    assert!(!creds.join("ca-rotation").exists() && !creds.join("next-issuer.key").exists());
+    // Nobody can be counted, so the old root stays until it is told to go.
+    assert_eq!(sentry.metric("dapr_sentry_root_rotation_old_anchor_pods").await, Some(-1.0));
+    let sentry = restarted(sentry).await;
+    assert_eq!(signed_standalone(&sentry, &old).await, 4);
+    let creds = sentry.dir.path().join("creds");
+    std::fs::write(creds.join("ca-rotation"), "retire").unwrap();
+    until("the old root is gone", || !creds.join("root-rotation.json").exists()).await;
+    let new = sentry.creds("ca.crt");
+    assert!(certificates(&new).len() == 1 && both.starts_with(&new));
+    let signed = || async { (signed_standalone(&sentry, &new).await == 2).then_some(()) };
+    testkit::wait_until("the chain ends at the new root", PATIENCE, signed).await;
+    let names = std::fs::read_dir(&creds).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(names, ["ca.crt", "issuer.crt", "issuer.key"]);
+}
+
+#[tokio::test]
+async fn a_start_finishes_a_step_of_the_rotation_that_a_crash_left_half_copied() {
+    let sentry = standalone().ready().await;
+    let old = sentry.creds("ca.crt");
+    std::fs::write(sentry.dir.path().join("creds/ca-rotation"), "start").unwrap();
+    let state = sentry.dir.path().join("creds/root-rotation.json");
+    until("the new root is announced", || state.exists() && certificates(&sentry.creds("ca.crt")).len() == 2).await;
+    let whole: Vec<(String, Vec<u8>)> = ["ca.crt", "root-rotation.json", "next-issuer.crt", "next-issuer.key"]
+        .map(|name| (name.to_owned(), sentry.creds(name)))
+        .into();
+    // The same step as a crash leaves it after its first file, with one that a user changed since.
+    let again = Start::standalone().flag("--root-rotation-settle=1h").file("ca-rotation", "cancel");
+    let creds = again.dir.path().join("creds");
+    for name in ["issuer.crt", "issuer.key"] {
+        std::fs::write(creds.join(name), sentry.creds(name)).unwrap();
+    }
+    std::fs::write(creds.join("ca.crt"), &old).unwrap();
+    std::fs::write(creds.join("next-issuer.key"), &whole[3].1).unwrap();
+    let pending = creds.join(".sentry-pending");
+    std::fs::create_dir(&pending).unwrap();
+    let digest = |content: &[u8]| hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content));
+    let steps =
+        [("0", &whole[0].1, &old[..]), ("5", &whole[1].1, b""), ("6", &whole[2].1, b""), ("7", &whole[3].1, b"")];
+    for (index, new, was) in steps {
+        std::fs::write(pending.join(index), new).unwrap();
+        std::fs::write(pending.join(format!("{index}.was")), digest(was)).unwrap();
+    }
+    // The command of the step; the user gave another one meanwhile.
+    std::fs::write(pending.join("8"), "").unwrap();
+    std::fs::write(pending.join("8.was"), digest(b"start")).unwrap();
+    let again = again.ready().await;
+    until("the later command was obeyed", || {
+        let left = ["next-issuer.key", "root-rotation.json", "ca-rotation", ".sentry-pending"];
+        again.creds("ca.crt") == old && left.iter().all(|name| !creds.join(name).exists())
+    })
+    .await;
+    assert_eq!(signed_standalone(&again, &old).await, 2);
+}

@@ -21,7 +21,7 @@ use super::{
     decide::Snapshot,
 };
 
-/// What the Secret holds of a rotation besides the bundle.
+/// What is stored of a rotation besides the bundle.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Items {
     /// `root-rotation.json`.
@@ -30,7 +30,7 @@ pub struct Items {
     pub next_chain: Vec<u8>,
     /// `next-issuer.key`, while announcing.
     pub next_key: Vec<u8>,
-    /// The annotation `dapr.io/ca-rotation`.
+    /// The user's command: the annotation `dapr.io/ca-rotation`, or the file `ca-rotation`.
     pub command: Option<String>,
 }
 

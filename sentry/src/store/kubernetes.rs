@@ -11,7 +11,7 @@ use kube::{
     api::{ListParams, PostParams},
 };
 
-use super::{ItemNames, Read, Revision, StoreError};
+use super::{ItemNames, NEXT_CHAIN, NEXT_KEY, ROTATION_STATE, Read, Revision, StoreError};
 use crate::core::{
     decide::{PublicCopy, Snapshot},
     rotation::Items,
@@ -25,10 +25,6 @@ const RESET: &str = "dapr.io/ca-reset";
 
 /// The annotation of the Secret by which a user drives a change of the root.
 const ROTATION: &str = "dapr.io/ca-rotation";
-/// The keys of the Secret that hold a change of the root; upstream ignores them.
-const ROTATION_STATE: &str = "root-rotation.json";
-const NEXT_CHAIN: &str = "next-issuer.crt";
-const NEXT_KEY: &str = "next-issuer.key";
 
 /// The name under which fields are written.
 const FIELD_MANAGER: &str = "dapr-sentry";
