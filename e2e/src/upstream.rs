@@ -165,12 +165,24 @@ impl Release {
         Ok(own.join("\n") + "\n")
     }
 
+    /// A module may not ask for an older Go than one it needs, and the replacement may need a newer one
+    /// than the replaced did. Raised, the program still behaves as under the release's own version.
+    fn raise_go(&self, source: &Path) -> Result<()> {
+        let replacement = downloaded(&format!("github.com/dapr/durabletask-go@{}", self.durabletask))?;
+        let (own, wanted) = (go_version(&source.join("go.mod"))?, go_version(&replacement.dir.join("go.mod"))?);
+        if numbers(&own) >= numbers(&wanted) {
+            return Ok(());
+        }
+        let language: Vec<&str> = own.split('.').take(2).collect();
+        let behaviour = format!("-godebug=default=go{}", language.join("."));
+        let mut edit = Command::new("go");
+        edit.args(["mod", "edit", &format!("-go={wanted}"), &behaviour]).current_dir(source);
+        command::output(&mut edit).map(drop)
+    }
+
     fn copy_source(&self, to: &Path, sums: &str) -> Result<()> {
         let module = format!("github.com/dapr/dapr@v{}", self.version);
-        let mut download = Command::new("go");
-        download.args(["mod", "download", "-json", &module]).current_dir("/");
-        let downloaded: Downloaded = serde_json::from_str(&command::output(&mut download)?)
-            .with_context(|| format!("read what go says of {module}"))?;
+        let downloaded = downloaded(&module)?;
         ensure!(downloaded.sum == self.sum, "module {module} has sum {}, expected {}", downloaded.sum, self.sum);
         command::output(Command::new("cp").arg("-r").arg(&downloaded.dir).arg(to))?;
         command::output(Command::new("chmod").args(["-R", "u+w"]).arg(to))?;
@@ -189,9 +201,46 @@ impl Release {
         let durabletask = "github.com/dapr/durabletask-go";
         edit.arg(format!("-replace={durabletask}={durabletask}@{}", self.durabletask));
         command::output(&mut edit)?;
+        self.raise_go(to)?;
         let sum_file = to.join("go.sum");
         let mut all = fs::read_to_string(&sum_file).context("read upstream's go.sum")?;
         all.push_str(sums);
         fs::write(&sum_file, all).context("add to upstream's go.sum")
+    }
+}
+
+/// A module in Go's module cache, fetched if it is not there.
+fn downloaded(module: &str) -> Result<Downloaded> {
+    let mut download = Command::new("go");
+    download.args(["mod", "download", "-json", module]).current_dir("/");
+    serde_json::from_str(&command::output(&mut download)?).with_context(|| format!("read what go says of {module}"))
+}
+
+/// The `go` line of a `go.mod`.
+fn go_version(file: &Path) -> Result<String> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let version = text.lines().find_map(|line| line.strip_prefix("go "));
+    version.map(|version| version.trim().to_owned()).with_context(|| format!("{} has no go line", file.display()))
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_go_are_compared_as_numbers() {
+        assert!(numbers("1.25.9") < numbers("1.26.0") && numbers("1.9") < numbers("1.10"));
+    }
+
+    #[test]
+    fn the_go_line_of_a_module_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("go.mod");
+        fs::write(&file, "module m\n\ngo 1.25.9\n\nrequire x v1\n").unwrap();
+        assert_eq!(go_version(&file).unwrap(), "1.25.9");
     }
 }
