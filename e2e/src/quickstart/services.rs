@@ -1,6 +1,7 @@
 //! The control-plane services as they run: version, age, memory, and what their metrics count.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -38,7 +39,9 @@ pub struct Service {
     pub restarts: i32,
     /// Whether it is ready.
     pub ready: bool,
-    /// Resident memory and its anonymous part in KiB, where `/proc` shows the process.
+    /// Its process as `/proc/<pid>`, where this machine's `/proc` shows it.
+    pub process: Option<PathBuf>,
+    /// Resident memory and its anonymous part in KiB.
     pub memory: Option<(u64, u64)>,
 }
 
@@ -64,6 +67,7 @@ fn describe(name: &'static str, program: &str, pod: &Pod) -> Service {
     let image = pod.spec.as_ref().and_then(|s| s.containers.first()?.image.clone()).unwrap_or_default();
     let started = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0.as_second());
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let process = process_of(pod.metadata.uid.as_deref().unwrap_or_default(), program);
     Service {
         name,
         pod: pod.metadata.name.clone().unwrap_or_default(),
@@ -71,13 +75,13 @@ fn describe(name: &'static str, program: &str, pod: &Pod) -> Service {
         age: started.map_or(0, |started| now - started),
         restarts: status.map_or(0, |s| s.restart_count),
         ready: status.is_some_and(|s| s.ready),
-        memory: memory_of(pod.metadata.uid.as_deref().unwrap_or_default(), program),
+        memory: process.as_ref().and_then(|process| memory_in(&fs::read_to_string(process.join("status")).ok()?)),
+        process,
     }
 }
 
-/// VmRSS and RssAnon in KiB of the process of that name in the pod's cgroup, if this machine's
-/// `/proc` shows it.
-fn memory_of(uid: &str, program: &str) -> Option<(u64, u64)> {
+/// The process of that name in the pod's cgroup, if this machine's `/proc` shows it.
+fn process_of(uid: &str, program: &str) -> Option<PathBuf> {
     if uid.is_empty() {
         return None;
     }
@@ -87,13 +91,13 @@ fn memory_of(uid: &str, program: &str) -> Option<(u64, u64)> {
         let folder = entry.path();
         let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
         if read("comm").trim_end() == program && ids.iter().any(|id| read("cgroup").contains(id)) {
-            return memory_in(&read("status"));
+            return Some(folder);
         }
     }
     None
 }
 
-/// The two figures in the text of `/proc/<pid>/status`.
+/// VmRSS and RssAnon in KiB, from the text of `/proc/<pid>/status`.
 fn memory_in(status: &str) -> Option<(u64, u64)> {
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
