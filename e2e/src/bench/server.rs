@@ -1,7 +1,7 @@
 //! A service as a child process, with what the kernel says it used.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -136,6 +136,7 @@ impl Start {
             .with_context(|| format!("start {}", self.program.display()))?;
         let mut server = Server { child, log, folder: self.folder, ports: self.ports };
         server.wait("/healthz", self.ports.health, |answer| answer.status == 200)?;
+        server.wait_until("accepts gRPC", |ports| TcpStream::connect(("127.0.0.1", ports.grpc)).is_ok())?;
         Ok(server)
     }
 }
@@ -143,16 +144,20 @@ impl Start {
 impl Server {
     /// Waits until an HTTP answer of this service is as wanted.
     pub fn wait(&mut self, path: &str, port: u16, wanted: impl Fn(&http::Answer) -> bool) -> Result<()> {
+        self.wait_until(path, |_| http::get("127.0.0.1", port, path).is_ok_and(|answer| wanted(&answer)))
+    }
+
+    fn wait_until(&mut self, what: &str, is_so: impl Fn(Ports) -> bool) -> Result<()> {
         let deadline = Instant::now() + READY;
         loop {
-            if http::get("127.0.0.1", port, path).is_ok_and(|answer| wanted(&answer)) {
+            if is_so(self.ports) {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
                 bail!("the service ended with {status}:\n{}", self.log_tail());
             }
             if Instant::now() > deadline {
-                bail!("the service was not ready after {READY:?}:\n{}", self.log_tail());
+                bail!("the service is not ready ({what}) after {READY:?}:\n{}", self.log_tail());
             }
             sleep(POLL);
         }

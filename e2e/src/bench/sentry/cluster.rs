@@ -1,5 +1,5 @@
 //! The API server that sentry asks in Kubernetes mode: its two bundle objects, its Configuration,
-//! many pods to list and watch, and token reviews. Nothing else; HTTP without TLS.
+//! many pods to list and watch, and token reviews. Nothing else but discovery; HTTP without TLS.
 //!
 //! It answers as a real one does where that decides what a client keeps in memory: a list at
 //! resource version 0 comes whole, other lists in pages; a metadata client gets metadata only; a
@@ -27,6 +27,8 @@ use super::pods::{Pod, pods};
 
 /// The namespace of the control plane.
 pub const CONTROL_PLANE: &str = "dapr-system";
+/// The group and version of Configurations.
+const DAPR: &str = "dapr.io/v1alpha1";
 /// The resource version of everything: nothing changes.
 const VERSION: &str = "1000";
 
@@ -99,6 +101,11 @@ impl Cluster {
 
 fn router(world: Arc<World>) -> Router {
     Router::new()
+        .route("/api", get(Json(json!({"kind": "APIVersions", "versions": ["v1"]}))))
+        .route("/api/v1", get(Json(resources("v1", "pods", "Pod"))))
+        .route("/apis", get(Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]}))))
+        .route("/apis/dapr.io", get(Json(group())))
+        .route("/apis/dapr.io/v1alpha1", get(Json(resources(DAPR, "configurations", "Configuration"))))
         .route("/api/v1/pods", get(list_pods))
         .route("/api/v1/namespaces/{ns}/pods", get(no_pods))
         .route("/api/v1/namespaces/{ns}/pods/{name}", get(get_pod))
@@ -108,6 +115,18 @@ fn router(world: Arc<World>) -> Router {
         .route("/apis/dapr.io/v1alpha1/namespaces/{ns}/configurations/{name}", get(get_configuration))
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(review))
         .with_state(world)
+}
+
+/// Discovery, which upstream's client wants before it lists.
+fn resources(version: &str, name: &str, kind: &str) -> Value {
+    let verbs = ["get", "list", "watch"];
+    let resource = json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs});
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": [resource]})
+}
+
+fn group() -> Value {
+    let version = json!({"groupVersion": DAPR, "version": "v1alpha1"});
+    json!({"kind": "APIGroup", "apiVersion": "v1", "name": "dapr.io", "versions": [version], "preferredVersion": version})
 }
 
 /// What a client of lists and watches may ask for.
@@ -193,8 +212,8 @@ async fn list_configurations(Query(params): Params) -> Response {
         return silence();
     }
     let metadata = json!({"resourceVersion": VERSION});
-    let (version, items) = ("dapr.io/v1alpha1", [configuration()]);
-    text(json!({"kind": "ConfigurationList", "apiVersion": version, "metadata": metadata, "items": items}).to_string())
+    let items = [configuration()];
+    text(json!({"kind": "ConfigurationList", "apiVersion": DAPR, "metadata": metadata, "items": items}).to_string())
 }
 
 async fn get_configuration(Path((ns, name)): Path<(String, String)>) -> Response {
@@ -206,7 +225,7 @@ async fn get_configuration(Path((ns, name)): Path<(String, String)>) -> Response
 
 fn configuration() -> Value {
     json!({
-        "apiVersion": "dapr.io/v1alpha1", "kind": "Configuration",
+        "apiVersion": DAPR, "kind": "Configuration",
         "metadata": {"name": "daprsystem", "namespace": CONTROL_PLANE, "resourceVersion": "1"},
         "spec": {"mtls": {"enabled": true, "workloadCertTTL": "24h", "allowedClockSkew": "15m"}},
     })

@@ -31,6 +31,8 @@ use load::{Connections, Load};
 const SIDES: [Side; 2] = [Side::Upstream, Side::Ours];
 /// Different keys among the requests: making them is not what is measured.
 const KEYS: usize = 64;
+/// The files of an authority.
+const AUTHORITY: [&str; 3] = ["ca.crt", "issuer.crt", "issuer.key"];
 /// Certificates before anything is measured.
 const WARM_UP: usize = 500;
 /// How long the fixed rate lasts.
@@ -93,12 +95,23 @@ pub fn run(bench: &Bench, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A fresh standalone sentry that makes its own authority in its folder `credentials`.
+/// A standalone sentry with an authority of its own, in its folder `credentials`. Another one made
+/// it: upstream's restarts itself two seconds after it has written the files.
 pub fn standalone(programs: &Programs, side: Side) -> Result<Server> {
+    let first = on_files(programs, side, &[])?;
+    let read = |name| Ok((name, fs::read(first.path("credentials").join(name))?));
+    let files = AUTHORITY.into_iter().map(read).collect::<Result<Vec<_>>>().context("read sentry's files")?;
+    on_files(programs, side, &files)
+}
+
+fn on_files(programs: &Programs, side: Side, files: &[(&str, Vec<u8>)]) -> Result<Server> {
     let start = Start::new(programs.path(side, "sentry"))?;
     let (configuration, folder) = (start.path("config.yaml"), start.path("credentials"));
     fs::write(&configuration, "").context("write sentry's configuration")?;
     fs::create_dir(&folder).context("make sentry's folder")?;
+    for (name, content) in files {
+        fs::write(folder.join(name), content).with_context(|| format!("write {name}"))?;
+    }
     let flags = [format!("--config={}", configuration.display()), format!("--issuer-credentials={}", folder.display())];
     flags.into_iter().fold(start, Start::flag).run()
 }
