@@ -41,11 +41,19 @@ pub struct Client {
     pub kubeconfig: PathBuf,
 }
 
+/// Where kubectl and Helm keep what they discovered; by default under the user's home.
+pub const CACHE_VARIABLE: &str = "KUBECACHEDIR";
+
+/// The folder for [`CACHE_VARIABLE`], which goes with the cluster.
+pub fn cache_beside(kubeconfig: &Path) -> PathBuf {
+    kubeconfig.with_file_name("discovered")
+}
+
 impl Client {
     /// `kubectl` as the administrator.
     pub fn kubectl(&self) -> Command {
         let mut kubectl = Command::new(&self.program);
-        kubectl.arg("--kubeconfig").arg(&self.kubeconfig);
+        kubectl.arg("--kubeconfig").arg(&self.kubeconfig).env(CACHE_VARIABLE, cache_beside(&self.kubeconfig));
         kubectl
     }
 

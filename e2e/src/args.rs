@@ -88,6 +88,9 @@ pub struct Test {
     /// The long tests as well: older sidecars and upgrades from upstream.
     #[arg(long)]
     pub compat: bool,
+    /// Only these files of tests, by name: `watch_services`; default: all.
+    #[arg(long = "only", value_name = "FILE")]
+    pub only: Vec<String>,
     /// How to bring the cluster up.
     #[command(flatten)]
     pub up: Up,

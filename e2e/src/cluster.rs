@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::api::Client;
+use crate::api::{CACHE_VARIABLE, Client, cache_beside};
 use crate::backends::Credentials;
 use crate::command::{output, output_with_input};
 use crate::images::Image;
@@ -82,7 +82,7 @@ impl Cluster {
     /// Helm, set to this cluster.
     pub fn helm(&self) -> Command {
         let mut helm = Command::new(&self.record.helm);
-        helm.env("KUBECONFIG", self.kubeconfig());
+        helm.env("KUBECONFIG", self.kubeconfig()).env(CACHE_VARIABLE, cache_beside(self.kubeconfig()));
         helm
     }
 

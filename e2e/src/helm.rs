@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::api::{CACHE_VARIABLE, cache_beside};
 use crate::command::output;
 
 /// Where the control plane runs.
@@ -54,7 +55,7 @@ impl Chart {
 
     fn helm(&self) -> Command {
         let mut helm = Command::new(&self.helm);
-        helm.env("KUBECONFIG", &self.kubeconfig);
+        helm.env("KUBECONFIG", &self.kubeconfig).env(CACHE_VARIABLE, cache_beside(&self.kubeconfig));
         helm
     }
 

@@ -84,7 +84,11 @@ fn test(options: &Test) -> Result<bool> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut tests = Program::new(cargo);
-    tests.args(["test", "--package", "e2e", "--no-fail-fast", "--test", "*"]);
+    tests.args(["test", "--package", "e2e", "--no-fail-fast"]);
+    let all = ["*".to_owned()];
+    for name in if options.only.is_empty() { all.as_slice() } else { &options.only } {
+        tests.args(["--test", name]);
+    }
     if options.compat {
         tests.args(["--", "--include-ignored", "--nocapture"]);
     }

@@ -114,12 +114,14 @@ impl Identity {
 pub struct Processes {
     records: PathBuf,
     logs: PathBuf,
+    /// Home of all of them: what they keep there goes with the cluster.
+    home: PathBuf,
 }
 
 impl Processes {
     /// The programs recorded in `state`.
     pub fn of(state: &State) -> Result<Self> {
-        Ok(Self { records: state.folder("processes")?, logs: state.folder("logs")? })
+        Ok(Self { records: state.folder("processes")?, logs: state.folder("logs")?, home: state.folder("home")? })
     }
 
     /// Starts a program, unless it already runs.
@@ -135,7 +137,7 @@ impl Processes {
             command.arg("nsenter").arg(format!("--net={}", netns.display()));
         }
         command.arg(&program.path).args(&program.args).env_clear().current_dir("/");
-        command.env("PATH", path_for_children()).env("HOME", "/root");
+        command.env("PATH", path_for_children()).env("HOME", &self.home);
         command.envs(program.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("start {}", program.name))?;

@@ -81,9 +81,9 @@ async fn restarts_of_sidecars(access: &Access) -> Result<i32> {
 async fn changes_under_load(access: &Access, to: Up) -> Result<()> {
     let load = Load::of(access.clone()).await?;
     let (ca, restarts) = (anchors(access).await?, restarts_of_sidecars(access).await?);
-    let (began, clock) = (OffsetDateTime::now_utc(), Instant::now());
     load.keeper("start").await?;
-    load.start(RATE).await?;
+    load.start_well(RATE).await?;
+    let (began, clock) = (OffsetDateTime::now_utc(), Instant::now());
     change(to).await?;
     let excuse: Excuse = began..=OffsetDateTime::now_utc() + ACTORS_RECOVER;
     say("changed; watching what follows");

@@ -126,11 +126,8 @@ async fn no_call_fails_while_each_control_plane_pod_is_deleted_in_turn() -> Resu
     let streams = cluster.operator_streams().await?;
     ensure!(streams > 0.0, "the operator has no update stream of any sidecar");
     cluster.load.keeper("start").await?;
-    cluster.load.start(RATE).await?;
+    cluster.load.start_well(RATE).await?;
     sleep_until(Instant::now() + HALF_WINDOW).await;
-    for (kind, tally) in cluster.load.tallies().await? {
-        ensure!(tally.failed == 0, "{kind} calls fail before anything is deleted: {:?}", tally.failures.first());
-    }
 
     let mut deletions = Vec::new();
     for (_, app, _) in services::SERVICES {

@@ -2,18 +2,24 @@
 //! failure with its time. A test takes something away meanwhile and reads what it cost.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::{Instant, sleep};
 
 use super::access::{Access, Port};
 use super::manifests::NAMESPACE;
 use crate::progress::say;
 
 const APP_PORT: u16 = 8080;
+/// How long calls must succeed before something is measured.
+const WELL_FOR: Duration = Duration::from_secs(15);
+/// Twice as long as the user's breaker stays open.
+const WELL_LIMIT: Duration = Duration::from_mins(2);
 
 /// What one kind of call came to.
 #[derive(Debug, Deserialize)]
@@ -89,6 +95,21 @@ impl Load {
         self.ask("POST", &format!("/load/start?rate={rate}&peers={}", peers.join(","))).await.map(drop)
     }
 
+    /// Begins anew until all goes well for a while: a breaker that something earlier opened stays open
+    /// for a minute (the user's Resiliency), and what follows shall be measured, not what was.
+    pub async fn start_well(&self, rate: u32) -> Result<()> {
+        let deadline = Instant::now() + WELL_LIMIT;
+        loop {
+            self.start(rate).await?;
+            sleep(WELL_FOR).await;
+            let tallies = self.tallies().await?;
+            let Some((kind, bad)) = tallies.iter().find(|(_, tally)| tally.failed > 0) else { return Ok(()) };
+            let example = bad.failures.first();
+            ensure!(Instant::now() < deadline, "{kind} calls fail before anything is disturbed: {example:?}");
+            say(format!("{} of {} {kind} calls fail, waiting: {example:?}", bad.failed, bad.calls));
+        }
+    }
+
     /// Ends it.
     pub async fn stop(&self) -> Result<()> {
         self.ask("POST", "/load/stop").await.map(drop)
@@ -122,8 +143,6 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
-    use time::Duration;
-
     use super::*;
 
     const AT: &str = "2026-01-01T00:00:30Z";
@@ -136,7 +155,7 @@ mod tests {
 
     fn excuse(from: i64, to: i64) -> Excuse {
         let at = OffsetDateTime::parse(AT, &Rfc3339).unwrap();
-        at + Duration::seconds(from)..=at + Duration::seconds(to)
+        at + time::Duration::seconds(from)..=at + time::Duration::seconds(to)
     }
 
     #[test]
