@@ -186,12 +186,14 @@ impl Hub {
             self.end_all(&Ending::LostLeadership);
         }
         self.metrics.set_leader(term.is_some());
+        let began = term != self.term;
+        // Restoring proposes facts already: they belong to the new term.
+        self.term = term;
         if let Leadership::Leading { ledgers, .. } = now
-            && term != self.term
+            && began
         {
             self.restore(&ledgers);
         }
-        self.term = term;
     }
 
     fn restore(&mut self, ledgers: &Ledgers) {
