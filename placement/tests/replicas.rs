@@ -3,43 +3,59 @@
 mod support;
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use identity::Security;
+use openraft::Vote;
+use openraft::raft::AppendEntriesRequest;
+use placement::raft::{Method, Peers, Types, node_id};
 use support::{DEADLINE, Server, Stream, hosts_of, says};
 use testkit::wait_until;
 use tokio::sync::{Mutex, MutexGuard};
 use tonic::Code;
 
-/// A replica gives one attempt to be taken in 35 s and then tries again: two attempts and some more.
-const JOIN_DEADLINE: Duration = Duration::from_secs(90);
+/// A replica that starts late is taken in within a second; machines that are busy get more.
+const JOIN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// One cluster at a time: a follower campaigns when it hears nothing for 1.5 s, and seven clusters of
 /// three, each with its disks, can keep two cores from speaking that often.
 static ONE_CLUSTER: Mutex<()> = Mutex::const_new(());
 
+/// Ports are given again at once: a node that still dials a dead one of its own must not find one that
+/// has the same name in another cluster.
+static CLUSTERS: AtomicU64 = AtomicU64::new(0);
+
 struct Cluster {
-    _alone: MutexGuard<'static, ()>,
+    name: u64,
     peers: String,
     folders: Vec<tempfile::TempDir>,
     servers: Vec<Option<Server>>,
+    /// Dropped last: the servers are gone by then.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
-    /// Raft ports must be known beforehand: they are reserved and released again.
     async fn of(count: usize) -> Self {
-        let alone = ONE_CLUSTER.lock().await;
-        let reserved: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-        let address = |l: &TcpListener| l.local_addr().expect("bound").to_string();
-        let peers: Vec<_> = reserved.iter().enumerate().map(|(i, l)| format!("p{i}={}", address(l))).collect();
-        drop(reserved);
-        let folders = (0..count).map(|_| tempfile::tempdir().expect("a folder")).collect();
-        let mut cluster = Self { _alone: alone, peers: peers.join(","), folders, servers: Vec::new() };
+        let mut cluster = Self::new(count).await;
         for index in 0..count {
             let server = cluster.start(index).await;
             cluster.servers.push(Some(server));
         }
         cluster.whole().await;
         cluster
+    }
+
+    /// Raft ports must be known beforehand: they are reserved and released again. Nobody runs yet.
+    async fn new(count: usize) -> Self {
+        let alone = ONE_CLUSTER.lock().await;
+        let reserved: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+        let address = |l: &TcpListener| l.local_addr().expect("bound").to_string();
+        let name = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let peers: Vec<_> = reserved.iter().enumerate().map(|(i, l)| format!("c{name}p{i}={}", address(l))).collect();
+        drop(reserved);
+        let folders = (0..count).map(|_| tempfile::tempdir().expect("a folder")).collect();
+        Self { name, peers: peers.join(","), folders, servers: Vec::new(), _alone: alone }
     }
 
     /// Waits until every replica is a voter that the leader reaches. One that starts after the others
@@ -56,8 +72,12 @@ impl Cluster {
 
     async fn start(&self, index: usize) -> Server {
         let path = format!("--raft-logstore-path={}", self.folders[index].path().display());
-        let (id, peers) = (format!("--id=p{index}"), format!("--initial-cluster={}", self.peers));
+        let (id, peers) = (format!("--id={}", self.id(index)), format!("--initial-cluster={}", self.peers));
         Server::start(&[&id, &peers, &path, "--disseminate-hold=3s"]).await
+    }
+
+    fn id(&self, index: usize) -> String {
+        format!("c{}p{index}", self.name)
     }
 
     async fn leader(&self) -> usize {
@@ -100,7 +120,7 @@ async fn three_peers_elect_one_leader_and_followers_refuse_streams() {
     let follower = (leader + 1) % 3;
     let port = cluster.server(follower).placement.address.port();
     let refused = Stream::open(port, says::v117("h", &["a"])).await.err().expect("a refusal");
-    let text = format!("node id=p{follower} is not a leader. Only the leader can serve requests");
+    let text = format!("node id={} is not a leader. Only the leader can serve requests", cluster.id(follower));
     assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, text.as_str()));
     assert_eq!(cluster.server(follower).state().await, serde_json::Value::Null);
 }
@@ -208,4 +228,40 @@ async fn foreign_bytes_on_the_raft_port_disturb_nobody() {
     drop(read.expect("the connection ends"));
     let mut host = cluster.server(0).connect(says::v117("h", &["a"])).await;
     complete(&mut host, "h").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_starts_after_its_peers_formed_the_cluster_is_taken_in() {
+    let mut cluster = Cluster::new(3).await;
+    for index in 0..2 {
+        cluster.servers.push(Some(cluster.start(index).await));
+    }
+    cluster.leader().await;
+    cluster.servers.push(Some(cluster.start(2).await));
+    cluster.whole().await;
+}
+
+/// An address is another node's one day, and Raft takes whatever comes for meant: what a leader says
+/// to a node that is gone made the node that has its address now believe it leads, and panic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_meant_for_another_node_or_comes_from_a_namesake_is_refused() {
+    let cluster = Cluster::of(1).await;
+    let (id, address) = cluster.peers.split_once('=').expect("an address");
+    let me = node_id(id);
+    let security = Security::start(None).expect("plaintext").0;
+    let peers = Peers::new(security, "spiffe://localhost/ns/default/dapr-placement".parse().expect("an identity"));
+    let append = |leader| AppendEntriesRequest::<Types> {
+        vote: Vote::new_committed(99, leader),
+        prev_log_id: None,
+        entries: vec![],
+        leader_commit: None,
+    };
+    for (to, leader) in [(node_id("another"), me), (node_id("another"), node_id("third")), (me, me)] {
+        let said: Result<serde_json::Value, _> =
+            peers.call((to, address), Method::Append, &append(leader), DEADLINE).await;
+        assert_eq!(said.expect_err("a refusal").code(), Code::NotFound);
+    }
+    let mut host = cluster.server(0).connect(says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+    assert!(cluster.server(0).leads());
 }

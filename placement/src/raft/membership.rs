@@ -34,7 +34,7 @@ enum Next {
     /// Nobody remembers anything: form the cluster of `--initial-cluster`.
     Form,
     /// Someone leads: ask to be taken in.
-    Join(String),
+    Join(NodeId, String),
     /// A majority has no memory, but someone has: let it win the election.
     Vote,
     /// Too few answers to know.
@@ -73,8 +73,8 @@ impl MembershipTask {
     async fn attempt(&self) -> Result<bool, BoxError> {
         match self.look_around().await {
             Next::Form => self.form().await?,
-            Next::Join(leader) => {
-                if !self.join(&leader).await {
+            Next::Join(leader, address) => {
+                if !self.join((leader, &address)).await {
                     return Ok(false);
                 }
             }
@@ -90,7 +90,8 @@ impl MembershipTask {
     async fn look_around(&self) -> Next {
         let options = &self.replica.options;
         let others = options.members.iter().filter(|(id, _)| **id != options.id);
-        let greetings = others.map(|(id, address)| async move { (id.clone(), self.greet(address).await) });
+        let greetings =
+            others.map(|(id, address)| async move { (id.clone(), self.greet((node_id(id), address)).await) });
         let answers: BTreeMap<String, Greeting> = futures::future::join_all(greetings)
             .await
             .into_iter()
@@ -101,8 +102,8 @@ impl MembershipTask {
         })
     }
 
-    async fn greet(&self, address: &str) -> Option<Greeting> {
-        match self.replica.peers.call(address, Method::Hello, &(), CALL_LIMIT).await {
+    async fn greet(&self, (node, address): (NodeId, &str)) -> Option<Greeting> {
+        match self.replica.peers.call((node, address), Method::Hello, &(), CALL_LIMIT).await {
             Ok(greeting) => Some(greeting),
             Err(error) => {
                 tracing::debug!(%error, address, "member does not answer yet");
@@ -129,7 +130,7 @@ impl MembershipTask {
         }
     }
 
-    async fn join(&self, leader: &str) -> bool {
+    async fn join(&self, leader: (NodeId, &str)) -> bool {
         let request =
             JoinRequest { node: node_id(&self.replica.options.id), address: self.replica.address().to_owned() };
         let peers = &self.replica.peers;
@@ -141,11 +142,11 @@ impl MembershipTask {
         };
         match joined.await {
             Ok(()) => {
-                tracing::info!(leader, "rejoined the cluster as a voter");
+                tracing::info!(leader = leader.1, "rejoined the cluster as a voter");
                 true
             }
             Err(error) => {
-                tracing::info!(%error, leader, "could not rejoin the cluster yet");
+                tracing::info!(%error, leader = leader.1, "could not rejoin the cluster yet");
                 false
             }
         }
@@ -159,8 +160,10 @@ fn pause(node: NodeId, tries: u64) -> Duration {
 }
 
 fn decide(members: usize, answers: &BTreeMap<String, Greeting>, address: impl Fn(u64) -> Option<String>) -> Next {
-    if let Some(leader) = answers.values().filter(|g| g.has_state).find_map(|g| g.leader).and_then(address) {
-        return Next::Join(leader);
+    if let Some(leader) = answers.values().filter(|g| g.has_state).find_map(|g| g.leader)
+        && let Some(address) = address(leader)
+    {
+        return Next::Join(leader, address);
     }
     let blank = 1 + answers.values().filter(|g| !g.has_state).count();
     let remembering = answers.values().any(|g| g.has_state);
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_member_without_memory_joins_under_the_leader() {
-        assert_eq!(around(&[("b", true, Some(7)), ("c", true, Some(7))]), Next::Join("node-7".into()));
+        assert_eq!(around(&[("b", true, Some(7)), ("c", true, Some(7))]), Next::Join(7, "node-7".into()));
     }
 
     #[test]

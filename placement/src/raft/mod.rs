@@ -185,6 +185,14 @@ impl Replica {
         self.raft.client_write(fact).await.map(|_| ()).map_err(NotReplicated)
     }
 
+    /// The raft address of the leader, if another node is known to lead.
+    pub fn leader(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let leader = metrics.current_leader.filter(|leader| *leader != metrics.id)?;
+        metrics.membership_config.membership().get_node(&leader).map(|node| node.addr.clone())
+    }
+
     /// What Raft says of this node, for metrics and `/readyz`.
     pub fn status(&self) -> NodeStatus {
         NodeStatus::read(&self.raft.metrics().borrow())
@@ -193,13 +201,13 @@ impl Replica {
     /// Gives leadership to the member that is furthest; returns when another one leads, or gives up.
     pub async fn hand_over(&self) {
         self.raft.runtime_config().elect(false);
-        let Some(heir) = self.heir() else { return };
+        let Some((heir, address)) = self.heir() else { return };
         self.raft.runtime_config().heartbeat(false);
         tracing::info!(heir, "handing leadership over");
         let me = node_id(&self.options.id);
         let limit = tokio::time::Instant::now() + HANDOVER_LIMIT;
         while tokio::time::Instant::now() < limit {
-            let asked: Result<(), _> = self.peers.call(&heir, Method::TakeOver, &(), CALL_LIMIT).await;
+            let asked: Result<(), _> = self.peers.call((heir, &address), Method::TakeOver, &(), CALL_LIMIT).await;
             if let Err(error) = asked {
                 tracing::debug!(%error, heir, "the heir did not answer");
             }
@@ -213,14 +221,14 @@ impl Replica {
         tracing::warn!(heir, "nobody took leadership over in time");
     }
 
-    /// The address of the voter that has most of the log; none when alone or not leading.
-    fn heir(&self) -> Option<String> {
+    /// The voter that has most of the log, and its address; none when alone or not leading.
+    fn heir(&self) -> Option<(NodeId, String)> {
         let metrics = self.raft.metrics().borrow().clone();
         let replication = metrics.replication.as_ref()?;
         let members = metrics.membership_config.membership();
         let voters: Vec<NodeId> = members.voter_ids().filter(|id| *id != metrics.id).collect();
         let heir = voters.into_iter().max_by_key(|id| replication.get(id).copied().flatten())?;
-        members.get_node(&heir).map(|node| node.addr.clone())
+        members.get_node(&heir).map(|node| (heir, node.addr.clone()))
     }
 
     /// Stops Raft; to be called last.

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::rpc::{Envelope, Method, Wire, exchange, pack, unpack};
+use super::rpc::{Envelope, Letter, Method, Wire, exchange, pack, unpack};
 use super::types::{NodeId, Types};
 
 /// The way to every peer; clones share it.
@@ -39,15 +39,16 @@ impl Peers {
         Self { wire }
     }
 
-    /// Calls the peer at `address`; gives up after `limit`.
+    /// Calls the node `to`, which should be at `address`; gives up after `limit`.
     pub async fn call<T: Serialize, R: DeserializeOwned>(
         &self,
-        address: &str,
+        (to, address): (NodeId, &str),
         method: Method,
-        payload: &T,
+        body: &T,
         limit: Duration,
     ) -> Result<R, Status> {
-        let answer = tokio::time::timeout(limit, self.wire.carry(address, method, pack(payload)?)).await;
+        let envelope = pack(&Letter { to, body })?;
+        let answer = tokio::time::timeout(limit, self.wire.carry(address, method, envelope)).await;
         unpack(&answer.map_err(|_elapsed| Status::deadline_exceeded("no answer from the peer"))??)
     }
 }
@@ -106,7 +107,7 @@ impl Peer {
         E: std::error::Error + DeserializeOwned,
     {
         let answer: Result<Result<A, RaftError<NodeId, E>>, Status> =
-            self.peers.call(&self.address, method, request, option.hard_ttl()).await;
+            self.peers.call((self.target, &self.address), method, request, option.hard_ttl()).await;
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(RPCError::RemoteError(RemoteError::new(self.target, error))),

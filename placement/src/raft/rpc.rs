@@ -83,6 +83,16 @@ pub struct JoinRequest {
     pub address: String,
 }
 
+/// Every call names the node it is meant for: addresses are given to other nodes in time, and Raft
+/// itself trusts whatever arrives.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Letter<T> {
+    /// The node it is meant for.
+    pub to: NodeId,
+    /// What it says.
+    pub body: T,
+}
+
 /// How envelopes travel: gRPC channels, or the network of the simulation.
 pub trait Wire: Send + Sync {
     /// Carries one call to the peer at `address` and brings its answer. It may take forever: callers

@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use identity::server::Incoming;
-use openraft::{BasicNode, ChangeMembers};
+use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
+use openraft::{BasicNode, ChangeMembers, Vote};
 use runtime::{BoxError, CancellationToken};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::body::Body;
 use tonic::server::{NamedService, UnaryService};
@@ -19,8 +19,8 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::rpc::{Envelope, Greeting, JoinRequest, MAX_MESSAGE, Method, pack, unpack};
-use super::types::{NodeId, Raft};
+use super::rpc::{Envelope, Greeting, JoinRequest, Letter, MAX_MESSAGE, Method, pack, unpack};
+use super::types::{NodeId, Raft, Types};
 
 /// How long a rejoining member may take to catch up before its attempt counts as failed.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
@@ -77,30 +77,51 @@ impl PeerService {
             Method::Append | Method::Snapshot if !self.gates.append.load(Ordering::Acquire) => Err(forgetful()),
             Method::Vote if !self.gates.vote.load(Ordering::Acquire) => Err(forgetful()),
             Method::Append => {
-                self.raft_call(&envelope, |raft, rpc| async move { raft.append_entries(rpc).await }).await
+                let rpc: AppendEntriesRequest<Types> = self.open(&envelope)?;
+                self.not_my_own(&rpc.vote)?;
+                pack(&self.raft.append_entries(rpc).await)
             }
-            Method::Vote => self.raft_call(&envelope, |raft, rpc| async move { raft.vote(rpc).await }).await,
+            Method::Vote => {
+                let rpc: VoteRequest<NodeId> = self.open(&envelope)?;
+                self.not_my_own(&rpc.vote)?;
+                pack(&self.raft.vote(rpc).await)
+            }
             Method::Snapshot => {
-                self.raft_call(&envelope, |raft, rpc| async move { raft.install_snapshot(rpc).await }).await
+                let rpc: InstallSnapshotRequest<Types> = self.open(&envelope)?;
+                self.not_my_own(&rpc.vote)?;
+                pack(&self.raft.install_snapshot(rpc).await)
             }
-            Method::Hello => self.hello().await,
-            Method::Leave => within(self.forget(unpack(&envelope)?)).await,
-            Method::Join => within(self.join(unpack(&envelope)?)).await,
+            Method::Hello => {
+                let () = self.open(&envelope)?;
+                self.hello().await
+            }
+            Method::Leave => within(self.forget(self.open(&envelope)?)).await,
+            Method::Join => within(self.join(self.open(&envelope)?)).await,
             Method::TakeOver => {
+                let () = self.open(&envelope)?;
                 self.raft.trigger().elect().await.map_err(|e| Status::internal(e.to_string()))?;
                 pack(&())
             }
         }
     }
 
-    async fn raft_call<Q, A, F>(&self, envelope: &Envelope, run: impl FnOnce(Raft, Q) -> F) -> Result<Envelope, Status>
-    where
-        Q: DeserializeOwned,
-        A: Serialize,
-        F: Future<Output = A>,
-    {
-        let request = unpack(envelope)?;
-        pack(&run(self.raft.clone(), request).await)
+    fn id(&self) -> NodeId {
+        self.raft.metrics().borrow().id
+    }
+
+    /// Opens a letter that is meant for this node.
+    fn open<T: DeserializeOwned>(&self, envelope: &Envelope) -> Result<T, Status> {
+        let Letter { to, body } = unpack(envelope)?;
+        if to == self.id() { Ok(body) } else { Err(Status::not_found("meant for another node")) }
+    }
+
+    /// Nobody is sent what it says itself: the sender only has the same name, and belongs to another
+    /// cluster that was at this address before. Raft would take this for proof that it leads, and panic.
+    fn not_my_own(&self, vote: &Vote<NodeId>) -> Result<(), Status> {
+        if vote.leader_id().voted_for() == Some(self.id()) {
+            return Err(Status::not_found("sent by another node of the same name"));
+        }
+        Ok(())
     }
 
     async fn hello(&self) -> Result<Envelope, Status> {

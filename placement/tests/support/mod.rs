@@ -38,7 +38,9 @@ impl Server {
         line.extend(flags);
         let args: Args = runtime::args::try_parse("placement", &line).expect("flags are valid");
         let config = args.into_config(&Environment::default()).expect("flags make a configuration");
-        Self { placement: start(config).await.expect("placement starts") }
+        // A database is closed a moment after the server that had it was killed.
+        let opened = || async { start(config.clone()).await.ok() };
+        Self { placement: testkit::wait_until("placement starts", DEADLINE, opened).await }
     }
 
     pub async fn until_leading(&self) {
