@@ -34,16 +34,18 @@ pub struct Start {
     pub dir: TempDir,
     pub flags: Vec<String>,
     pub environment: Vec<(&'static str, String)>,
+    /// The port of the OIDC server, if it must be known beforehand.
+    pub oidc: Option<u16>,
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Start {
     /// Standalone, with an empty configuration file and an empty credentials directory.
     pub fn standalone() -> Self {
-        let start = Self { dir: tempfile::tempdir().unwrap(), flags: Vec::new(), environment: Vec::new() };
+        let start = Self { dir: tempfile::tempdir().unwrap(), flags: Vec::new(), environment: Vec::new(), oidc: None };
         std::fs::write(start.dir.path().join("config.yaml"), "").unwrap();
         std::fs::create_dir(start.dir.path().join("creds")).unwrap();
         let path = |name: &str| start.dir.path().join(name).display().to_string();
@@ -77,7 +79,8 @@ impl Start {
     }
 
     pub fn spawn(self) -> Sentry {
-        let [grpc, health, metrics, oidc] = [(); 4].map(|()| free_port());
+        let [grpc, health, metrics, free] = [(); 4].map(|()| free_port());
+        let oidc = self.oidc.unwrap_or(free);
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_sentry"))
             .args(&self.flags)
