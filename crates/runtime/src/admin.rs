@@ -9,13 +9,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::{BoxError, health::Health, metrics::Registry};
 
 /// How long open connections may take to finish once the process stops.
 const GRACE: Duration = Duration::from_secs(5);
+/// Connections that may wait to be accepted. Sidecars of a whole cluster arrive within milliseconds,
+/// and whoever finds no room tries again only after a second or is reset; the default of 128 is for
+/// smaller crowds. The kernel cuts this to `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
 
 /// An endpoint could not listen.
 #[derive(Debug, thiserror::Error)]
@@ -31,13 +35,33 @@ pub struct ListenError {
 pub async fn listen(address: &str, port: u16) -> Result<TcpListener, ListenError> {
     let fail = |source| ListenError { address: format!("{address}:{port}"), source };
     if !address.is_empty() {
-        return TcpListener::bind((address.trim_matches(['[', ']']), port)).await.map_err(fail);
+        return open_first((address.trim_matches(['[', ']']), port)).await.map_err(fail);
     }
-    match TcpListener::bind(SocketAddr::from(([0u16; 8], port))).await {
+    match open(SocketAddr::from(([0u16; 8], port))) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(fail(error)),
-        Err(_) => TcpListener::bind(SocketAddr::from(([0u8; 4], port))).await.map_err(fail),
+        Err(_) => open(SocketAddr::from(([0u8; 4], port))).map_err(fail),
     }
+}
+
+/// Listens on the first address of a name that can be used.
+async fn open_first(name: (&str, u16)) -> io::Result<TcpListener> {
+    let mut outcome = Err(io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"));
+    for address in lookup_host(name).await? {
+        outcome = open(address);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    // A restart need not wait until the connections of its predecessor are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves `/healthz` (200 when every target is ready, else 503; no body) and the routes of `more`.
@@ -143,6 +167,21 @@ mod tests {
         };
         let (served, ()) = tokio::join!(server, client);
         served.expect("the server ends in order");
+    }
+
+    #[tokio::test]
+    async fn a_crowd_that_is_not_yet_accepted_finds_room() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_else(|_| "128".into());
+        let crowd: usize = allowed.trim().parse::<usize>().expect("a number").min(400) - 50;
+        let listener = listen("127.0.0.1", 0).await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let mut waiting = Vec::new();
+        for number in 0..crowd {
+            // Without room the kernel answers after a second at the earliest.
+            let connect = tokio::net::TcpStream::connect(address);
+            let connected = tokio::time::timeout(Duration::from_millis(900), connect).await;
+            waiting.push(connected.unwrap_or_else(|_| panic!("no room for connection {number}")).expect("it connects"));
+        }
     }
 
     #[tokio::test]
