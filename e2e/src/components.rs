@@ -42,7 +42,7 @@ impl Binaries {
     pub fn build(options: &Up, artifacts: &Artifacts, cache: &Cache) -> Result<Self> {
         let folder = match (&options.binaries, options.control_plane) {
             (Some(folder), _) => folder.clone(),
-            (None, ControlPlane::Ours) => build_ours()?,
+            (None, ControlPlane::Ours) => build_ours(&CONTROL_PLANE)?,
             (None, ControlPlane::Upstream) => V1_18.build(cache, Part::ControlPlane)?,
         };
         let mut all: BTreeMap<String, PathBuf> =
@@ -112,14 +112,14 @@ struct Metadata {
     target_directory: PathBuf,
 }
 
-/// Builds our four binaries in release mode and returns the folder they are in.
-fn build_ours() -> Result<PathBuf> {
-    say("building operator, sentry, placement and injector");
+/// Builds some of our binaries in release mode and returns the folder they are in.
+pub fn build_ours(names: &[&str]) -> Result<PathBuf> {
+    say(format!("building {}", names.join(", ")));
     let workspace = package_folder().parent().unwrap_or(Path::new("."));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(&cargo);
     build.args(["build", "--release", "--locked"]).current_dir(workspace);
-    for name in CONTROL_PLANE {
+    for name in names {
         build.args(["-p", name]);
     }
     // Its progress is for the person who waits.
