@@ -9,7 +9,7 @@ use identity::{ControlPlaneService, Namespace, SpiffeId, TrustDomain};
 use runtime::args::LogArgs;
 use runtime::duration::GoDuration;
 
-use crate::core::{Limits, Settings};
+use crate::core::{Limits, SILENCE, Settings};
 use crate::hub::HubOptions;
 use crate::raft::{Members, ReplicaOptions};
 
@@ -292,7 +292,11 @@ impl Args {
         }
         let limits = Limits::with_disseminate(positive("disseminate-timeout", self.disseminate_timeout)?);
         let coalesce_window = positive("disseminate-coalesce-window", self.disseminate_coalesce_window)?;
-        let hold = positive("disseminate-hold", self.disseminate_hold)?;
+        let mut hold = positive("disseminate-hold", self.disseminate_hold)?;
+        if members(&self.initial_cluster).len() > 1 {
+            // Other replicas may carry streams on for so long without being heard (RULINGS 18).
+            hold += SILENCE;
+        }
         Ok(HubOptions {
             settings: Settings { limits, coalesce_window, hold },
             replication_factor: self.replication_factor,

@@ -1,32 +1,40 @@
 //! The owner of every namespace's machine: one task that feeds events in and carries commands out.
 //!
-//! It never waits for a peer: orders go to bounded outboxes, facts to tasks of their own. All state
-//! here belongs to one leadership; when that ends, every stream ends and the state is dropped, to be
-//! restored from the replicated ledgers by whoever leads next.
+//! It never waits for a peer: orders go to bounded outboxes, facts to tasks of their own. Streams
+//! belong to the replica that carries them and outlive leaders; the machines belong to one leadership
+//! and are restored from the replicated ledgers by whoever leads next. While another replica leads,
+//! what streams say goes to it over a link, see [`links`].
+
+mod links;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use runtime::{BoxError, CancellationToken};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tonic::Status;
 
+use self::links::Link;
+pub use self::links::Uplink;
 use crate::clock::Clock;
 use crate::core::{
-    Census, Command, Dissemination, EndReason, Event, Generation, Host, Message, Moment, Order, Record, RoundSummary,
-    Settings, StreamId,
+    Carried, Carrier, Census, Command, Dissemination, EndReason, Event, Generation, Heard, Host, Message, Moment,
+    Order, OrderKind, Record, RoundSummary, Settings, StreamId,
 };
+use crate::link::messages::{Announce, Down, Said, Told};
 use crate::metrics::{HostNamespace, Metrics, OfReason};
-use crate::outbox::Outbox;
+use crate::outbox::{NotQueued, Outbox};
 use crate::raft::{Fact, Leadership, Ledgers, Replica};
 use crate::status::Ending;
 use crate::wire;
 
 /// Readers wait when the hub is this far behind; it handles an input in microseconds.
 const INBOX: usize = 1024;
-/// How often gauges are brought up to date.
-const GAUGES: Duration = Duration::from_millis(250);
+/// How often leases are asked for and looked at, and gauges brought up to date.
+const BEAT: Duration = Duration::from_millis(250);
 /// Rounds longer than this are worth a line that names who was slow.
 const SLOW_ROUND: Duration = Duration::from_secs(1);
 /// grpc's default limit on a received message, which every sidecar has.
@@ -62,6 +70,45 @@ pub enum Input {
         /// Why.
         ending: Ending,
     },
+    /// A follower linked itself to this replica.
+    Linked {
+        /// Counts links.
+        link: u64,
+        /// Who it is and what it carries.
+        announce: Announce,
+        /// Where its orders go.
+        downs: mpsc::Sender<Result<Down, Status>>,
+    },
+    /// A follower said something.
+    Said {
+        /// Who.
+        replica: u64,
+        /// On which link.
+        link: u64,
+        /// What.
+        said: Said,
+    },
+    /// A follower's link is gone.
+    Unlinked {
+        /// Whose.
+        replica: u64,
+        /// Which one.
+        link: u64,
+    },
+    /// This replica is linked to the leader.
+    Uplinked(Uplink),
+    /// The leader told something.
+    Told {
+        /// On which link.
+        link: u64,
+        /// What.
+        told: Told,
+    },
+    /// The link to the leader is gone.
+    Downlinked {
+        /// Which one.
+        link: u64,
+    },
     /// Someone wants to see the state.
     Show(oneshot::Sender<Option<Vec<Shown>>>),
     /// Leadership is being handed over: begin nothing new.
@@ -83,12 +130,18 @@ pub struct Shown {
 #[derive(Clone, Debug)]
 pub struct HubHandle {
     inbox: mpsc::Sender<Input>,
+    accepts: watch::Receiver<bool>,
 }
 
 impl HubHandle {
     /// Gives the hub an input. During shutdown nobody listens any more, and nobody needs to.
     pub async fn send(&self, input: Input) {
         drop(self.inbox.send(input).await);
+    }
+
+    /// Whether streams are taken here: this replica leads, or has a lease of the one that does.
+    pub fn accepts(&self) -> watch::Receiver<bool> {
+        self.accepts.clone()
     }
 
     /// The state as the state endpoint shows it; nothing on a replica that does not lead.
@@ -127,7 +180,14 @@ pub struct Hub {
     term: Option<u64>,
     leaving: bool,
     namespaces: BTreeMap<Arc<str>, Namespace>,
-    streams: HashMap<StreamId, (Arc<str>, Outbox)>,
+    /// What this replica carries, and where it sends what.
+    carrier: Carrier,
+    outboxes: HashMap<StreamId, Outbox>,
+    accepts: watch::Sender<bool>,
+    /// The links of followers, while this node leads.
+    links: BTreeMap<u64, Link>,
+    /// The link to the leader, while another node leads.
+    uplink: Option<Uplink>,
     deadlines: BTreeSet<(Moment, Arc<str>)>,
     proposals: JoinSet<Proposed>,
 }
@@ -136,6 +196,7 @@ impl Hub {
     /// A hub and the handle to feed it with.
     pub fn new(options: HubOptions, metrics: Metrics, replica: Replica) -> (Self, HubHandle) {
         let (tx, inbox) = mpsc::channel(INBOX);
+        let (accepts, accepted) = watch::channel(false);
         let hub = Self {
             options,
             clock: Clock::start(),
@@ -146,16 +207,20 @@ impl Hub {
             term: None,
             leaving: false,
             namespaces: BTreeMap::new(),
-            streams: HashMap::new(),
+            carrier: Carrier::default(),
+            outboxes: HashMap::new(),
+            accepts,
+            links: BTreeMap::new(),
+            uplink: None,
             deadlines: BTreeSet::new(),
             proposals: JoinSet::new(),
         };
-        (hub, HubHandle { inbox: tx })
+        (hub, HubHandle { inbox: tx, accepts: accepted })
     }
 
     /// Runs until stopped; then ends every stream.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
-        let mut gauges = tokio::time::interval(GAUGES);
+        let mut beat = tokio::time::interval(BEAT);
         self.leadership.mark_changed();
         loop {
             let deadline = self.deadlines.first().map(|(at, _)| self.clock.instant(*at));
@@ -171,19 +236,40 @@ impl Hub {
                     self.tick();
                 }
                 Some(input) = self.inbox.recv() => self.take(input),
-                _ = gauges.tick() => self.show_gauges(),
+                _ = beat.tick() => self.beat(),
             }
         }
-        self.end_all(&Ending::Stopped);
+        self.step_down();
+        self.uplink = None;
+        self.end_streams(&Ending::Stopped);
         self.metrics.set_leader(false);
         Ok(())
+    }
+
+    fn beat(&mut self) {
+        let now = self.clock.now();
+        self.look_at_links(now);
+        if self.term.is_none() {
+            self.ask(now);
+            if self.carrier.is_over(now) && !self.outboxes.is_empty() {
+                self.end_streams(&Ending::LostLeadership);
+            }
+        }
+        self.publish(now);
+        self.show_gauges();
+    }
+
+    /// Says whether streams are taken.
+    fn publish(&self, now: Moment) {
+        let accepts = self.term.is_some() || self.carrier.accepts(now);
+        self.accepts.send_if_modified(|known| std::mem::replace(known, accepts) != accepts);
     }
 
     fn follow_leadership(&mut self) {
         let now = self.leadership.borrow_and_update().clone();
         let term = if let Leadership::Leading { term, .. } = &now { Some(*term) } else { None };
         if term != self.term {
-            self.end_all(&Ending::LostLeadership);
+            self.step_down();
         }
         self.metrics.set_leader(term.is_some());
         let began = term != self.term;
@@ -192,62 +278,114 @@ impl Hub {
         if let Leadership::Leading { ledgers, .. } = now
             && began
         {
+            self.uplink = None;
             self.restore(&ledgers);
         }
+        self.publish(self.clock.now());
     }
 
+    /// Begins with what is replicated and with the streams this replica carries itself.
     fn restore(&mut self, ledgers: &Ledgers) {
         let now = self.clock.now();
+        let mut own = self.carrier.announce();
         for (namespace, ledger) in ledgers {
             let machine = Dissemination::restore(self.options.settings, ledger, now);
             self.namespaces.insert(namespace.clone(), Namespace { machine, deadline: None });
-            self.step(namespace.clone(), Event::Tick);
+            own.entry(namespace.clone()).or_default();
+        }
+        for (namespace, streams) in own {
+            self.step(namespace, Event::Resumed { streams });
         }
     }
 
-    /// Ends what belongs to the leadership that is over.
-    fn end_all(&mut self, ending: &Ending) {
-        for (_, (_, outbox)) in self.streams.drain() {
-            outbox.end(ending);
+    /// Drops what belongs to the leadership that is over. Streams stay open for a while: whoever leads
+    /// next goes on with them.
+    fn step_down(&mut self) {
+        if self.term.is_some() {
+            self.carrier.granted(self.clock.now());
         }
+        self.links.clear();
         self.proposals.abort_all();
         self.proposals = JoinSet::new();
         self.deadlines.clear();
-        self.show_gauges();
         for namespace in self.namespaces.keys() {
             self.set_runtimes(namespace, Census::default());
         }
         self.namespaces.clear();
     }
 
+    fn end_streams(&mut self, ending: &Ending) {
+        for (_, outbox) in self.outboxes.drain() {
+            outbox.end(ending);
+        }
+        self.carrier.clear();
+        self.show_gauges();
+    }
+
     fn take(&mut self, input: Input) {
         match input {
             Input::Opened { stream, namespace, host, generation, outbox } => {
-                if self.leaving {
-                    return outbox.end(&Ending::ShuttingDown);
-                }
-                if self.term.is_none() {
-                    return outbox.end(&Ending::NotLeader { node: self.replica.id().to_owned() });
-                }
-                self.streams.insert(stream, (namespace.clone(), outbox));
-                self.step(namespace, Event::Opened { stream, host, generation });
+                self.open(namespace, Carried::new(stream, host, generation), outbox);
             }
-            Input::Received { stream, message } => {
-                let namespace = self.streams.get(&stream).map(|(namespace, _)| namespace.clone());
-                if let Some(namespace) = namespace.filter(|_| !self.leaving) {
-                    self.step(namespace, Event::Received { stream, message });
-                }
-            }
+            Input::Received { stream, message } => self.receive(stream, message),
             Input::Closed { stream, ending } => self.close(stream, &ending),
+            Input::Linked { link, announce, downs } => self.linked(link, announce, downs),
+            Input::Said { replica, link, said } => self.said((replica, link), said),
+            Input::Unlinked { replica, link } => self.unlinked(replica, link),
+            Input::Uplinked(uplink) => self.uplinked(uplink),
+            Input::Told { link, told } => self.told(link, told),
+            Input::Downlinked { link } => self.downlinked(link),
             Input::Show(reply) => drop(reply.send(self.shown())),
             Input::Leave => self.leaving = true,
         }
     }
 
+    /// Whether this node decides. One that hands leadership over begins nothing new.
+    fn decides(&self) -> bool {
+        self.term.is_some() && !self.leaving
+    }
+
+    fn open(&mut self, namespace: Arc<str>, carried: Carried, outbox: Outbox) {
+        if self.leaving {
+            return outbox.end(&Ending::ShuttingDown);
+        }
+        if self.term.is_none() && !self.carrier.accepts(self.clock.now()) {
+            return outbox.end(&Ending::NotLeader { node: self.replica.id().to_owned() });
+        }
+        let Carried { stream, host, generation, .. } = carried.clone();
+        self.outboxes.insert(stream, outbox);
+        if self.term.is_none() {
+            self.pass_opened(&namespace, &carried);
+        }
+        self.carrier.opened(namespace.clone(), carried);
+        if self.decides() {
+            self.step(namespace, Event::Opened { stream, host, generation });
+        }
+    }
+
+    fn receive(&mut self, stream: StreamId, message: Message) {
+        if !self.carrier.received(stream, &message) {
+            return;
+        }
+        if self.term.is_none() {
+            self.pass_received(stream, &message);
+        } else if let Some(namespace) = self.carrier.namespace(stream).filter(|_| !self.leaving) {
+            self.step(namespace.clone(), Event::Received { stream, message });
+        }
+    }
+
     fn close(&mut self, stream: StreamId, ending: &Ending) {
-        let Some((namespace, outbox)) = self.streams.remove(&stream) else { return };
+        let Some(outbox) = self.outboxes.remove(&stream) else { return };
         outbox.end(ending);
-        if !self.leaving {
+        self.gone(stream);
+    }
+
+    /// The end of a stream's host was seen here.
+    fn gone(&mut self, stream: StreamId) {
+        let Some(namespace) = self.carrier.namespace(stream).cloned() else { return };
+        let heard = if self.decides() || self.pass_closed(stream) { Heard::Yes } else { Heard::No };
+        self.carrier.closed(stream, heard);
+        if self.decides() {
             self.step(namespace, Event::Closed { stream });
         }
     }
@@ -330,11 +468,9 @@ impl Hub {
         match command {
             Command::Send { streams, order } => self.send(namespace, &streams, &order, events),
             Command::End { stream, reason } => {
-                if let Some((_, outbox)) = self.streams.remove(&stream) {
-                    self.count_end(&reason);
-                    tracing::info!(%namespace, ?stream, ?reason, "stream ended");
-                    outbox.end(&Ending::Machine(reason));
-                }
+                self.count_end(&reason);
+                tracing::info!(%namespace, ?stream, ?reason, "stream ended");
+                self.end(stream, &Ending::Machine(reason));
             }
             Command::Propose(record) => self.propose(namespace.clone(), record),
             Command::Finished(round) => self.finished(namespace, &round),
@@ -350,16 +486,45 @@ impl Hub {
                 tracing::warn!(%namespace, bytes, hosts, "table comes near the 4 MiB that sidecars accept");
             }
         }
+        let order = (order.kind(), order.version());
+        let mut elsewhere: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for stream in streams {
-            let Some((_, outbox)) = self.streams.get(stream) else { continue };
-            if outbox.send(frame.clone()).is_err()
-                && let Some((_, outbox)) = self.streams.remove(stream)
-            {
-                self.metrics.ended.get_or_create(&OfReason { reason: "overflow" }).inc();
-                tracing::info!(%namespace, ?stream, "stream ended: its client does not read");
-                outbox.end(&Ending::Overflow);
-                events.push_back(Event::Closed { stream: *stream });
+            if self.outboxes.contains_key(stream) {
+                if let Err(NotQueued) = self.deliver(*stream, order, &frame) {
+                    self.carrier.closed(*stream, Heard::Yes);
+                    events.push_back(Event::Closed { stream: *stream });
+                }
+            } else {
+                elsewhere.entry(stream.replica).or_default().push(stream.seq);
             }
+        }
+        for (replica, seqs) in elsewhere {
+            self.ship(replica, seqs, (order, &frame));
+        }
+    }
+
+    /// Queues an order on a stream that this replica carries; one that does not read is ended.
+    fn deliver(&mut self, stream: StreamId, order: (OrderKind, u64), frame: &Bytes) -> Result<(), NotQueued> {
+        let Some(outbox) = self.outboxes.get(&stream) else { return Ok(()) };
+        if outbox.send(frame.clone()).is_ok() {
+            self.carrier.sent(self.clock.now(), stream, order);
+            return Ok(());
+        }
+        self.metrics.ended.get_or_create(&OfReason { reason: "overflow" }).inc();
+        tracing::info!(?stream, "stream ended: its client does not read");
+        if let Some(outbox) = self.outboxes.remove(&stream) {
+            outbox.end(&Ending::Overflow);
+        }
+        Err(NotQueued)
+    }
+
+    /// Ends a stream that the machine has forgotten already.
+    fn end(&mut self, stream: StreamId, ending: &Ending) {
+        if let Some(outbox) = self.outboxes.remove(&stream) {
+            self.carrier.closed(stream, Heard::Yes);
+            outbox.end(ending);
+        } else {
+            self.ship_end(stream, ending);
         }
     }
 
@@ -403,7 +568,7 @@ impl Hub {
             self.set_runtimes(namespace, census);
         }
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.metrics.streams.set(gauge(self.streams.len()));
+        self.metrics.streams.set(gauge(self.outboxes.len()));
         self.metrics.queued.set(gauge(queued));
         self.metrics.held.set(gauge(held));
         let status = self.replica.status();

@@ -9,7 +9,9 @@
 //! | `placement.raft-leadership` | who leads | Raft | hub, service | stop, Raft fails |
 //! | `placement.raft-membership` | first start, rejoin | peers | Raft | stop |
 //! | `placement.raft-server` | raft port | peers | Raft | stop |
-//! | `placement.hub` | every namespace's machine | readers, Raft, time | streams, Raft | stop; ends all streams |
+//! | `placement.links` | links of followers | followers | hub | stop |
+//! | `placement.uplink` | the link to the leader | the leader | hub | stop |
+//! | `placement.hub` | every namespace's machine, every stream | readers, links, Raft, time | streams, links, Raft | stop; ends all streams |
 //! | `placement.readers` | reading side of streams | sidecars | hub | stop |
 //! | `placement.grpc` | gRPC port | sidecars | readers | stop, then at most 2 s |
 //! | `placement.health`, `placement.metrics` | their ports | probes, scrapes | hub | stop |
@@ -19,6 +21,7 @@ pub mod clock;
 pub mod core;
 pub mod grpc;
 pub mod hub;
+pub mod link;
 pub mod metrics;
 pub mod outbox;
 pub mod raft;
@@ -40,6 +43,7 @@ use tokio::net::TcpListener;
 use crate::args::Config;
 use crate::grpc::{PlacementService, ServiceOptions};
 use crate::hub::{Hub, HubHandle, Input};
+use crate::link::{LinksTask, UplinkTask};
 use crate::metrics::Metrics;
 use crate::raft::{Replica, ReplicaTasks, node_id};
 
@@ -113,8 +117,14 @@ pub async fn start(config: Config) -> Result<Placement, BoxError> {
     let listener = admin::listen(&config.listen_address, config.port).await?;
     let address = listener.local_addr()?;
     tasks.spawn("placement.hub", |stop| hub.run(stop));
+    let (links_task, links) = LinksTask::new(handle.clone(), replica.leadership());
+    tasks.spawn("placement.links", |stop| links_task.run(stop));
+    let identity = config.replica.identity.clone();
+    let uplink = UplinkTask::new(replica.clone(), (security.clone(), identity), handle.clone());
+    tasks.spawn("placement.uplink", |stop| uplink.run(stop));
+    let replica_tasks = ReplicaTasks { server: replica_tasks.server.with_links(links), ..replica_tasks };
     spawn_raft(&mut tasks, (&replica, replica_tasks), (&security, &config), (raft_up, secure));
-    let service = spawn_grpc(&mut tasks, listener, (&config, &security), (&handle, &replica), grpc_up);
+    let service = spawn_grpc(&mut tasks, listener, (&config, &security), &handle, grpc_up);
     Ok(Placement { tasks, address, health_address, replica, hub: handle, service })
 }
 
@@ -196,16 +206,16 @@ fn spawn_grpc(
     tasks: &mut TaskSet,
     listener: TcpListener,
     net: (&Config, &Security),
-    core: (&HubHandle, &Replica),
+    hub: &HubHandle,
     up: Target,
 ) -> PlacementService {
-    let ((config, security), (hub, replica)) = (net, core);
+    let (config, security) = net;
     let options = ServiceOptions {
         node: config.replica.id.clone(),
         replica: node_id(&config.replica.id),
         mtls: config.workload.is_some(),
     };
-    let (service, readers) = PlacementService::new(options, hub.clone(), replica.leadership());
+    let (service, readers) = PlacementService::new(options, hub.clone());
     tasks.spawn("placement.readers", |stop| readers.run(stop));
     let (served, security, keepalive) = (service.clone(), security.clone(), config.keepalive);
     tasks.spawn("placement.grpc", |stop| async move {

@@ -1,4 +1,4 @@
-//! Three replicas in one process: election, refusal by followers, what a new leader remembers.
+//! Three replicas in one process: election, streams on every replica, what a new leader remembers.
 
 mod support;
 
@@ -9,7 +9,9 @@ use std::time::Duration;
 use identity::Security;
 use openraft::Vote;
 use openraft::raft::AppendEntriesRequest;
+use placement::core::LEASE;
 use placement::raft::{Method, Peers, Types, node_id};
+use proto::placement::v1::Host;
 use support::{DEADLINE, Server, Stream, hosts_of, says};
 use testkit::wait_until;
 use tokio::sync::{Mutex, MutexGuard};
@@ -73,7 +75,7 @@ impl Cluster {
     async fn start(&self, index: usize) -> Server {
         let path = format!("--raft-logstore-path={}", self.folders[index].path().display());
         let (id, peers) = (format!("--id={}", self.id(index)), format!("--initial-cluster={}", self.peers));
-        Server::start(&[&id, &peers, &path, "--disseminate-hold=3s"]).await
+        Server::start(&[&id, &peers, &path, "--disseminate-hold=1s"]).await
     }
 
     fn id(&self, index: usize) -> String {
@@ -104,6 +106,13 @@ impl Cluster {
         }
     }
 
+    /// Opens a stream on one replica, as soon as that has a lease.
+    async fn connect(&self, index: usize, first: Host) -> Stream {
+        let port = self.server(index).placement.address.port();
+        let open = || async { Stream::open(port, first.clone()).await.ok() };
+        wait_until("the replica takes streams", DEADLINE, open).await
+    }
+
     async fn kill(&mut self, index: usize) {
         self.servers[index].take().expect("it runs").kill().await;
     }
@@ -114,15 +123,114 @@ async fn complete(stream: &mut Stream, name: &str) -> proto::placement::v1::Plac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_peers_elect_one_leader_and_followers_refuse_streams() {
+async fn three_peers_elect_one_leader_and_only_it_shows_the_state() {
     let cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
-    let follower = (leader + 1) % 3;
-    let port = cluster.server(follower).placement.address.port();
+    assert_eq!(cluster.server(leader).state().await, serde_json::json!({}));
+    assert_eq!(cluster.server((leader + 1) % 3).state().await, serde_json::Value::Null);
+}
+
+/// One stream on each replica, the leader's first, all with the table of version 3.
+async fn one_stream_each(cluster: &Cluster, leader: usize) -> [Stream; 3] {
+    let mut first = cluster.connect(leader, says::v117("h0", &["a"])).await;
+    complete(&mut first, "h0").await;
+    let mut second = cluster.connect((leader + 1) % 3, says::v117("h1", &["a"])).await;
+    tokio::join!(complete(&mut first, "h0"), complete(&mut second, "h1"));
+    let mut third = cluster.connect((leader + 2) % 3, says::v117("h2", &["a"])).await;
+    let tables = tokio::join!(complete(&mut first, "h0"), complete(&mut second, "h1"), complete(&mut third, "h2"));
+    assert_eq!(hosts_of(&tables.0, "a"), ["h0", "h1", "h2"]);
+    assert_eq!((tables.0.version, &tables.0), (3, &tables.1));
+    assert_eq!(tables.0, tables.2);
+    cluster.settled(3).await;
+    [first, second, third]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_on_all_replicas_hold_one_table_and_an_end_on_one_is_seen_by_all() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let [mut first, second, mut third] = one_stream_each(&cluster, leader).await;
+    drop(second);
+    let (one, other) = tokio::join!(complete(&mut first, "h0"), complete(&mut third, "h2"));
+    assert_eq!((hosts_of(&one, "a"), one.version), (vec!["h0".to_owned(), "h2".to_owned()], 4));
+    assert_eq!(one, other);
+    third.send(says::v117("h2", &["a", "b"])).await;
+    let (one, _) = tokio::join!(complete(&mut first, "h0"), complete(&mut third, "h2"));
+    assert_eq!(hosts_of(&one, "b"), ["h2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loss_of_the_leader_ends_no_stream_elsewhere_and_moves_no_actor() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let [_, mut second, mut third] = one_stream_each(&cluster, leader).await;
+    cluster.kill(leader).await;
+    // The lost leader's sidecar turns to a follower at once, and has the same table as soon as there
+    // is another leader; the others are not even disturbed.
+    let mut first = cluster.connect((leader + 1) % 3, says::v117("h0", &["a"])).await;
+    let again = complete(&mut first, "h0").await;
+    assert_eq!((again.version, hosts_of(&again, "a").len()), (3, 3));
+    second.stays_quiet(Duration::from_millis(200)).await;
+    third.stays_quiet(Duration::from_millis(10)).await;
+    // And they take part in what comes next.
+    let mut new = cluster.connect((leader + 2) % 3, says::v117("h3", &["a"])).await;
+    let tables = tokio::join!(
+        complete(&mut first, "h0"),
+        complete(&mut second, "h1"),
+        complete(&mut third, "h2"),
+        complete(&mut new, "h3"),
+    );
+    assert_eq!((tables.1.version, hosts_of(&tables.1, "a").len()), (4, 4));
+    assert_eq!(tables.1, tables.2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_is_locked_when_the_leader_is_lost_gets_its_table_from_the_next() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let mut new = cluster.connect((leader + 1) % 3, says::v117("new", &["a"])).await;
+    complete(&mut new, "new").await;
+    let mut old = cluster.connect((leader + 2) % 3, says::v116("old", &["a"])).await;
+    let (lock, old_lock) = (new.expect("lock").await, old.expect("lock").await);
+    assert_eq!((lock.version, old_lock.version), (2, 2));
+    cluster.kill(leader).await;
+    // 1.16 counts: its LOCK gets one UPDATE and one UNLOCK, and no second LOCK before.
+    let rest_of_round = async {
+        let update = old.expect("update").await;
+        old.expect("unlock").await;
+        update
+    };
+    // The new leader may hear of one replica before the other: then there is a round for each.
+    let both = async {
+        loop {
+            let update = complete(&mut new, "new").await;
+            if hosts_of(&update, "a") == ["new", "old"] {
+                break update;
+            }
+        }
+    };
+    let (update, seen) = tokio::join!(both, rest_of_round);
+    assert!(update.version > 2, "{}", update.version);
+    assert_eq!(seen, update);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_cut_off_ends_its_streams_within_three_seconds_of_its_lease() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let cut_off = (leader + 1) % 3;
+    let mut host = cluster.connect(cut_off, says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+    cluster.kill(leader).await;
+    cluster.kill((leader + 2) % 3).await;
+    let since = tokio::time::Instant::now();
+    assert_eq!(host.next().await.expect_err("its end").message(), "lost leadership");
+    let most = LEASE + Duration::from_secs(3);
+    assert!(since.elapsed() > LEASE && since.elapsed() < most + Duration::from_secs(1), "{:?}", since.elapsed());
+    let port = cluster.server(cut_off).placement.address.port();
     let refused = Stream::open(port, says::v117("h", &["a"])).await.err().expect("a refusal");
-    let text = format!("node id={} is not a leader. Only the leader can serve requests", cluster.id(follower));
+    let text = format!("node id={} is not a leader. Only the leader can serve requests", cluster.id(cut_off));
     assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, text.as_str()));
-    assert_eq!(cluster.server(follower).state().await, serde_json::Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,16 +310,23 @@ async fn a_replica_that_lost_its_disk_rejoins_and_becomes_a_voter_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_planned_leave_hands_leadership_over_while_streams_are_still_open() {
+async fn a_planned_leave_hands_leadership_over_and_every_stream_goes_on() {
     let cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
-    let mut host = cluster.server(leader).connect(says::v117("h", &["a"])).await;
-    complete(&mut host, "h").await;
+    let [mut first, mut second, mut third] = one_stream_each(&cluster, leader).await;
     let replica = cluster.server(leader).placement.replica.clone();
     tokio::time::timeout(Duration::from_secs(10), replica.hand_over()).await.expect("in time");
     let next = cluster.leader().await;
     assert_ne!(next, leader);
-    assert_eq!(host.next().await.expect_err("the old leader ends it").message(), "lost leadership");
+    // Nobody is missed: a new host is taken in without waiting for a hold.
+    let mut new = cluster.connect(next, says::v117("h3", &["a"])).await;
+    let tables = tokio::join!(
+        complete(&mut first, "h0"),
+        complete(&mut second, "h1"),
+        complete(&mut third, "h2"),
+        complete(&mut new, "h3"),
+    );
+    assert_eq!((tables.0.version, hosts_of(&tables.0, "a").len()), (4, 4));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,7 +20,27 @@ pub enum Order {
     Unlock(u64),
 }
 
+/// What an order asks for, without its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderKind {
+    /// LOCK.
+    Lock,
+    /// UPDATE.
+    Update,
+    /// UNLOCK.
+    Unlock,
+}
+
 impl Order {
+    /// What it asks for.
+    pub fn kind(&self) -> OrderKind {
+        match self {
+            Self::Lock(_) => OrderKind::Lock,
+            Self::Update(_) => OrderKind::Update,
+            Self::Unlock(_) => OrderKind::Unlock,
+        }
+    }
+
     /// The round version the order carries.
     pub fn version(&self) -> u64 {
         match self {

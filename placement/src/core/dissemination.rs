@@ -16,6 +16,7 @@ use super::event::{Event, Message, Operation};
 use super::host::{Entry, Generation, Host};
 use super::ledger::{Ledger, Settled};
 use super::moment::Moment;
+use super::resume::Hosts;
 use super::round::{Phase, Round};
 use super::settings::Settings;
 use super::stream::{Stage, Stream, StreamId};
@@ -51,11 +52,19 @@ pub struct Dissemination {
     pub(super) round: Round,
     pub(super) streams: BTreeMap<StreamId, Stream>,
     pub(super) queued: BTreeSet<StreamId>,
+    /// Queued streams whose hosts may act by another table than the fixed one.
+    pub(super) stale: BTreeSet<StreamId>,
+    /// 1.16 sidecars that were locked by a round which unlocks nobody any more, and since when.
+    pub(super) owed_unlocks: BTreeMap<StreamId, Moment>,
+    /// The next round's version is above this.
+    pub(super) version_floor: u64,
     /// Streams by host name, oldest first; usually one each.
     pub(super) by_name: BTreeMap<Arc<str>, Vec<StreamId>>,
     pub(super) holds: BTreeMap<Arc<str>, Hold>,
     pub(super) fixed: Arc<Table>,
     pub(super) settled: Settled,
+    /// While the fixed table is not settled: what every host that acts by an older one had in it, too.
+    pub(super) before: Option<Hosts>,
     pub(super) changes: BTreeMap<Arc<str>, Change>,
     /// A round is due although the table may stay the same.
     pub(super) forced: bool,
@@ -95,10 +104,14 @@ impl Dissemination {
             round: Round::default(),
             streams: BTreeMap::new(),
             queued: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            owed_unlocks: BTreeMap::new(),
+            version_floor: 0,
             by_name: BTreeMap::new(),
             holds: ledger.hosts.iter().map(hold).collect(),
             fixed: Arc::new(Table { version: ledger.version, hosts: ledger.hosts.clone() }),
             settled: ledger.settled,
+            before: ledger.before.clone(),
             changes: BTreeMap::new(),
             forced: false,
             bypass: false,
@@ -115,7 +128,8 @@ impl Dissemination {
             Event::Opened { stream, host, generation } => self.open(now, stream, (host, generation), &mut out),
             Event::Received { stream, message } => self.receive(now, stream, message),
             Event::Closed { stream } => self.close(now, stream),
-            Event::Lost { stream } => self.lose(now, stream),
+            Event::Lost { replica } => self.lose(now, replica),
+            Event::Resumed { streams } => self.resume(now, streams, &mut out),
             Event::Committed { version } => self.committed(now, version, &mut out),
             Event::Tick => {}
         }
@@ -134,7 +148,7 @@ impl Dissemination {
             Phase::Idle => self.idle_deadline(),
             _ => self.round.deadline(&self.settings.limits),
         };
-        [hold, next].into_iter().flatten().min()
+        [hold, next, self.owed_unlock_deadline()].into_iter().flatten().min()
     }
 
     /// The round version: of the running round, else of the last one.

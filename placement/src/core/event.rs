@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::carrier::Carried;
 use super::host::{Generation, Host};
 use super::stream::StreamId;
 
@@ -57,10 +58,16 @@ pub enum Event {
         /// The stream that is gone.
         stream: StreamId,
     },
-    /// The replica that carried the stream was lost; the host itself may be well (RULINGS 17).
+    /// A replica was lost with all the streams it carried; the hosts may be well (RULINGS 17).
     Lost {
-        /// The stream that is gone.
-        stream: StreamId,
+        /// The replica.
+        replica: u64,
+    },
+    /// A replica tells of the streams it carried on while the leader changed, or while it could not
+    /// reach it.
+    Resumed {
+        /// Its streams in this namespace.
+        streams: Vec<Carried>,
     },
     /// The proposed table of this version is replicated.
     Committed {

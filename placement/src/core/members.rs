@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::command::{Command, EndReason};
-use super::dissemination::{Change, Dissemination, Hold};
+use super::dissemination::{Change, Dissemination};
 use super::host::{Entry, Generation, Host};
 use super::moment::Moment;
 use super::stream::{Stage, Stream, StreamId};
@@ -25,7 +25,7 @@ impl Dissemination {
     }
 
     /// Streams of the same sidecar that a newer one replaces. Test clients may share names.
-    fn same_host(&self, host: &Host, generation: Generation) -> Vec<StreamId> {
+    pub(super) fn same_host(&self, host: &Host, generation: Generation) -> Vec<StreamId> {
         let older = self.by_name.get(&host.name).into_iter().flatten();
         older
             .filter(|id| generation.is_sidecar() && self.streams[id].generation.is_sidecar())
@@ -57,20 +57,11 @@ impl Dissemination {
         self.recheck(now, &stream.host.name);
     }
 
-    /// The replica that carried the stream is gone: its host keeps its place for a while.
-    pub(super) fn lose(&mut self, now: Moment, id: StreamId) {
-        let Some(stream) = self.forget(id) else { return };
-        let name = stream.host.name;
-        if let Some(entry) = self.fixed.hosts.get(&name).filter(|_| !self.by_name.contains_key(&name)) {
-            let until = now + self.settings.hold;
-            self.holds.insert(name.clone(), Hold { entry: (**entry).clone(), until });
-        }
-        self.recheck(now, &name);
-    }
-
-    fn forget(&mut self, id: StreamId) -> Option<Stream> {
+    pub(super) fn forget(&mut self, id: StreamId) -> Option<Stream> {
         let stream = self.streams.remove(&id)?;
         self.queued.remove(&id);
+        self.stale.remove(&id);
+        self.owed_unlocks.remove(&id);
         self.round.forget(id, stream.generation);
         self.round.v116.remove(&id);
         if let Some(ids) = self.by_name.get_mut(&stream.host.name) {

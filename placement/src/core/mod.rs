@@ -5,6 +5,7 @@
 //! Start reading at [`Dissemination::step`].
 
 mod authorize;
+mod carrier;
 mod coalesce;
 mod command;
 mod dissemination;
@@ -14,6 +15,7 @@ mod invariants;
 mod ledger;
 mod members;
 mod moment;
+mod resume;
 mod round;
 mod rounds;
 mod settings;
@@ -21,8 +23,9 @@ mod stream;
 mod table;
 
 pub use authorize::{Caller, Claim, Refusal, authorize};
+pub use carrier::{Carried, Carrier, GRACE, Heard, LEASE, SILENCE};
 pub use coalesce::Adaptive;
-pub use command::{Command, EndReason, Order, Record, RoundSummary};
+pub use command::{Command, EndReason, Order, OrderKind, Record, RoundSummary};
 pub use dissemination::{Census, Dissemination};
 pub use event::{Event, Message, Operation};
 pub use host::{Entry, Generation, Host};

@@ -37,6 +37,8 @@ pub(super) struct Round {
     waiting: BTreeMap<Generation, BTreeSet<StreamId>>,
     /// 1.16 sidecars of this round that were not unlocked yet.
     pub v116: BTreeSet<StreamId>,
+    /// A replica was lost whose hosts must not lose actors to this round's table.
+    pub doubtful: bool,
     took: [Duration; 4],
     slowest: Option<(Arc<str>, Duration)>,
 }
@@ -77,6 +79,11 @@ impl Round {
     /// Stops waiting for a stream: true if it was waited for.
     pub fn forget(&mut self, stream: StreamId, generation: Generation) -> bool {
         self.waiting.get_mut(&generation).is_some_and(|set| set.remove(&stream))
+    }
+
+    /// Whether the stream is waited for.
+    pub fn owes(&self, stream: StreamId, generation: Generation) -> bool {
+        self.waiting.get(&generation).is_some_and(|set| set.contains(&stream))
     }
 
     pub fn nobody_owes(&self) -> bool {

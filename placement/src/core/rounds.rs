@@ -1,12 +1,13 @@
 //! How a namespace moves through its rounds: when one starts, when a phase is complete, what happens
 //! to those who are late.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::command::{Command, EndReason, Order, Record};
 use super::dissemination::Dissemination;
-use super::host::{Entry, Generation};
-use super::ledger::Settled;
+use super::host::Generation;
+use super::ledger::{Ledger, Settled};
 use super::moment::Moment;
 use super::round::{Phase, Round};
 use super::stream::{Stage, StreamId};
@@ -18,6 +19,7 @@ impl Dissemination {
         self.expire_holds(now);
         loop {
             self.expire_limits(now, out);
+            self.expire_owed_unlocks(now, out);
             let done = self.round.nobody_owes();
             let moved = match self.round.phase {
                 Phase::Idle => self.leave_idle(now, out),
@@ -53,7 +55,7 @@ impl Dissemination {
 
     /// Whether the last table may not have reached everyone who may still act by an older one.
     fn is_unsettled(&self) -> bool {
-        self.settled == Settled::No && !self.holds.is_empty()
+        self.settled == Settled::No && self.before.is_none() && !self.holds.is_empty()
     }
 
     pub(super) fn idle_deadline(&self) -> Option<Moment> {
@@ -93,13 +95,14 @@ impl Dissemination {
     fn may_join(&self, id: StreamId) -> bool {
         let host = &self.streams[&id].host;
         let fixed = self.fixed.hosts.get(&host.name).map(AsRef::as_ref);
-        self.may_grow() || host.entry().is_none_or(|e| !e.gains_over(fixed))
+        self.may_grow() || self.stale.contains(&id) || host.entry().is_none_or(|e| !e.gains_over(fixed))
     }
 
     fn admit(&mut self) -> Vec<StreamId> {
         let joining: Vec<_> = self.queued.iter().copied().filter(|id| self.may_join(*id)).collect();
         for id in &joining {
             self.queued.remove(id);
+            self.stale.remove(id);
             if let Some(stream) = self.streams.get_mut(id) {
                 stream.stage = Stage::Admitted;
             }
@@ -122,15 +125,18 @@ impl Dissemination {
             }
         }
         let version = table.version;
-        out.push(Command::Send { streams: streams.clone(), order: Order::Lock(version) });
-        out.push(Command::Send { streams: streams.clone(), order: Order::Update(table) });
-        out.push(Command::Send { streams, order: Order::Unlock(version) });
+        self.send(self.without_lock(&streams), Order::Lock(version), out);
+        for id in &streams {
+            self.owed_unlocks.remove(id);
+        }
+        self.send(streams.clone(), Order::Update(table), out);
+        self.send(streams, Order::Unlock(version), out);
         true
     }
 
     fn start(&mut self, now: Moment, out: &mut Vec<Command>) {
         self.admit();
-        self.version += 1;
+        self.version = self.version.max(self.version_floor) + 1;
         self.forced = false;
         self.bypass = false;
         self.window = None;
@@ -147,7 +153,12 @@ impl Dissemination {
         self.round.v116 =
             members.iter().filter(|id| self.streams[id].generation == Generation::V116).copied().collect();
         self.expect_acks();
-        self.send(members, Order::Lock(version), out);
+        self.send(self.without_lock(&members), Order::Lock(version), out);
+    }
+
+    /// Those that may be sent a LOCK: a 1.16 sidecar that is owed an UNLOCK may not (placement.md §7.3 G1).
+    fn without_lock(&self, streams: &[StreamId]) -> Vec<StreamId> {
+        streams.iter().filter(|id| !self.owed_unlocks.contains_key(id)).copied().collect()
     }
 
     /// Waits for every stream of the round, except those that never acknowledge or did so early.
@@ -176,13 +187,17 @@ impl Dissemination {
     fn fix(&mut self, now: Moment, out: &mut Vec<Command>) -> bool {
         self.round.enter(Phase::Commit, now);
         self.adaptive.fixed(self.round.lock_took());
-        let may_grow = self.may_grow();
+        let may_grow = self.may_grow_now();
+        let mut names: BTreeSet<_> = self.changes.keys().cloned().collect();
+        if !may_grow {
+            names.extend(self.grown());
+        }
         let mut hosts = self.fixed.hosts.clone();
         let mut changes = Vec::new();
-        for name in self.changes.keys() {
+        for name in &names {
             let before = hosts.get(name).map(AsRef::as_ref);
             let wanted = self.desired(name, false);
-            let entry: Option<Entry> = if may_grow { wanted } else { wanted.and_then(|e| e.without_gains(before)) };
+            let entry = if may_grow { wanted } else { self.narrowed(name, wanted) };
             if entry.as_ref() != before {
                 changes.push((name.clone(), entry.clone()));
                 match entry {
@@ -191,9 +206,9 @@ impl Dissemination {
                 }
             }
         }
+        self.before = Ledger::before_another(self.settled, self.before.take(), &self.fixed.hosts);
         self.fixed = Arc::new(Table { version: self.version, hosts });
         self.settled = Settled::No;
-        let names: Vec<_> = self.changes.keys().cloned().collect();
         for name in &names {
             self.recheck(now, name);
         }
@@ -206,6 +221,9 @@ impl Dissemination {
         if self.round.phase != Phase::Commit || version != self.version {
             return;
         }
+        if self.round.doubtful {
+            return self.give_up();
+        }
         self.round.enter(Phase::Update, now);
         self.expect_acks();
         self.send(self.members(), Order::Update(self.fixed.clone()), out);
@@ -217,6 +235,7 @@ impl Dissemination {
 
     fn unlock(&mut self, now: Moment, out: &mut Vec<Command>) -> bool {
         self.settled = Settled::Yes;
+        self.before = None;
         out.push(Command::Propose(Record::Settled { version: self.version }));
         self.round.enter(Phase::Unlock, now);
         self.expect_acks();
@@ -226,11 +245,12 @@ impl Dissemination {
     }
 
     /// Sends the UNLOCK that each of these streams is owed; never a second one.
-    fn unlock_streams(&mut self, streams: Vec<StreamId>, out: &mut Vec<Command>) {
+    pub(super) fn unlock_streams(&mut self, streams: Vec<StreamId>, out: &mut Vec<Command>) {
         let version = self.version;
         let mut owed = Vec::new();
         for id in streams {
             self.round.v116.remove(&id);
+            self.owed_unlocks.remove(&id);
             if let Some(stream) = self.streams.get_mut(&id).filter(|s| s.locked.is_some()) {
                 stream.locked = None;
                 stream.table = Some(version);
@@ -249,7 +269,7 @@ impl Dissemination {
         true
     }
 
-    fn end_round(&mut self) {
+    pub(super) fn end_round(&mut self) {
         self.round = Round::default();
         for stream in self.streams.values_mut() {
             stream.in_round = false;

@@ -24,7 +24,6 @@ use super::reader::{Reader, ReadersTask};
 use crate::core::{Caller, StreamId};
 use crate::hub::HubHandle;
 use crate::outbox::Outbox;
-use crate::raft::Leadership;
 use crate::status::{Ending, status};
 
 const METHOD: &str = "/dapr.proto.placement.v1.Placement/ReportDaprStatus";
@@ -49,7 +48,7 @@ pub struct ServiceOptions {
 pub struct PlacementService {
     options: Arc<ServiceOptions>,
     hub: HubHandle,
-    leadership: watch::Receiver<Leadership>,
+    accepts: watch::Receiver<bool>,
     readers: mpsc::Sender<Reader>,
     next: Arc<AtomicU64>,
     leaving: Arc<AtomicBool>,
@@ -61,16 +60,12 @@ impl NamedService for PlacementService {
 
 impl PlacementService {
     /// The service and the task that reads its streams.
-    pub fn new(
-        options: ServiceOptions,
-        hub: HubHandle,
-        leadership: watch::Receiver<Leadership>,
-    ) -> (Self, ReadersTask) {
+    pub fn new(options: ServiceOptions, hub: HubHandle) -> (Self, ReadersTask) {
         let (task, readers) = ReadersTask::new();
         let service = Self {
             options: Arc::new(options),
+            accepts: hub.accepts(),
             hub,
-            leadership,
             readers,
             next: Arc::default(),
             leaving: Arc::default(),
@@ -84,7 +79,7 @@ impl PlacementService {
     }
 
     async fn admit(self, request: http::Request<Body>) -> Result<http::Response<Body>, Ending> {
-        self.require_leadership().await?;
+        self.require_leader().await?;
         if self.leaving.load(Ordering::Acquire) {
             return Err(Ending::ShuttingDown);
         }
@@ -107,14 +102,14 @@ impl PlacementService {
         Ok(response)
     }
 
-    async fn require_leadership(&self) -> Result<(), Ending> {
-        let mut leadership = self.leadership.clone();
-        if *leadership.borrow() == Leadership::Unknown {
-            // A closed channel or the end of the wait both mean that nobody leads here.
-            drop(tokio::time::timeout(PARKING, leadership.wait_for(|l| *l != Leadership::Unknown)).await);
+    /// Streams are taken while this replica leads or has a lease of the leader (RULINGS 18).
+    async fn require_leader(&self) -> Result<(), Ending> {
+        let mut accepts = self.accepts.clone();
+        match tokio::time::timeout(PARKING, accepts.wait_for(|accepts| *accepts)).await {
+            Ok(Ok(_)) => Ok(()),
+            // A closed channel and the end of the wait both mean that nobody is known to lead.
+            Ok(Err(_)) | Err(_) => Err(Ending::NotLeader { node: self.options.node.clone() }),
         }
-        let leads = leadership.borrow().is_leading();
-        if leads { Ok(()) } else { Err(Ending::NotLeader { node: self.options.node.clone() }) }
     }
 
     fn caller(&self, peer: Option<&Peer>) -> Caller {

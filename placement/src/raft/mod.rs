@@ -39,12 +39,13 @@ pub use server::{Gates, PeerService};
 pub use store::{OpenError, Store};
 pub use types::{Fact, Ledgers, NodeId, Raft, Types, node_id};
 
-/// A leader that heard from no majority for this long stops acting as one. Shorter than
-/// `ELECTION`, after which others may elect a new one.
-pub const LEASE: Duration = Duration::from_millis(1400);
+/// A leader that heard from no majority for this long stops acting as one. Voters grant nobody else
+/// their vote for the upper bound of `ELECTION` after they heard of it, which is longer.
+pub const LEASE: Duration = Duration::from_millis(1200);
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// Followers wait between these before they campaign; the upper one is also the lease that voters grant.
-const ELECTION: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(2500));
+/// A lost leader is replaced after both: streams elsewhere live on for `core::LEASE` and `core::GRACE`.
+const ELECTION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1800));
 /// With one voter nobody else can campaign: the election may be instant.
 const ELECTION_ALONE: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(120));
 /// How long a planned handover may take; upstream's followers need 2 to 4 s without one.

@@ -21,6 +21,7 @@ use tower::Service;
 
 use super::rpc::{Envelope, Greeting, JoinRequest, Letter, MAX_MESSAGE, Method, pack, unpack};
 use super::types::{NodeId, Raft, Types};
+use crate::link::{self, Links};
 
 /// How long a rejoining member may take to catch up before its attempt counts as failed.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
@@ -46,6 +47,7 @@ impl Gates {
 pub struct PeerService {
     raft: Raft,
     gates: Arc<Gates>,
+    links: Option<Links>,
 }
 
 impl NamedService for PeerService {
@@ -55,7 +57,13 @@ impl NamedService for PeerService {
 impl PeerService {
     /// Serves `raft` as far as the gates are open.
     pub fn new(raft: Raft, gates: Arc<Gates>) -> Self {
-        Self { raft, gates }
+        Self { raft, gates, links: None }
+    }
+
+    /// Takes the links of followers, too.
+    #[must_use]
+    pub fn with_links(self, links: Links) -> Self {
+        Self { links: Some(links), ..self }
     }
 
     /// Serves peers until stopped.
@@ -198,6 +206,9 @@ impl Service<http::Request<Body>> for PeerService {
         let method = Method::ALL.into_iter().find(|m| m.path() == request.uri().path());
         let service = self.clone();
         Box::pin(async move {
+            if let Some(links) = service.links.clone().filter(|_| request.uri().path() == link::PATH) {
+                return Ok(links.serve(request).await);
+            }
             let Some(method) = method else {
                 return Ok(Status::unimplemented("no such method").into_http());
             };
