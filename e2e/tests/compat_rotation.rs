@@ -297,7 +297,7 @@ impl Rotation {
     }
 
     /// Both anchors are published; the old issuer signs.
-    async fn announce(&self, old: &[Member]) -> Result<(Bundle, Vec<Member>)> {
+    async fn announce(&self, old: &[Member]) -> Result<(Bundle, Vec<Member>, Vec<Load>)> {
         let before = Bundle::read(&self.access).await?;
         let loads = self.load(&[old]).await?;
         bundle::command(&self.access, "start").await?;
@@ -313,15 +313,13 @@ impl Rotation {
         let calls = call_each_other(&self.access, &all, &all).await?;
         self.tell(format!("announce: newcomers of every version are up; {calls} calls between all, none failed"));
         self.reminders_fire().await?;
-        self.collect(loads).await?;
-        Ok((bundle, newcomers))
+        Ok((bundle, newcomers, loads))
     }
 
     /// The new issuer signs; those that hold only the old anchor stay.
-    async fn sign(&self, old: &[Member], announced: &[Member], new_root: &str) -> Result<Vec<Member>> {
-        let loads = self.load(&[old, announced]).await?;
-        let bundle = self.bundle("the new issuer signs", |b| b.phase() == Some("sign")).await?;
+    async fn sign(&self, old: &[Member], announced: &[Member], bundle: &Bundle) -> Result<Vec<Member>> {
         let since = Instant::now();
+        let loads = self.load(&[old, announced]).await?;
         ensure!(bundle.chain.len() == 3, "the chain has {} certificates, not 3", bundle.chain.len());
         let newcomers = generation("sign");
         bring(&self.access, &newcomers).await?;
@@ -337,10 +335,10 @@ impl Rotation {
         self.roll_back_and_forth(old, &others).await?;
         self.collect(loads).await?;
         let loads = self.load(&[old, &others]).await?;
-        let holders = self.counted(new_root).await?;
+        let holders = self.counted(&bundle.anchors[0]).await?;
         ensure!(holders >= old.len(), "{holders} pods hold only the old anchor");
         self.reminders_fire().await?;
-        self.stays_until_nobody_needs_it(&bundle).await?;
+        self.stays_until_nobody_needs_it(bundle).await?;
         self.delete_sentries().await?;
         self.collect(loads).await?;
         Ok(newcomers)
@@ -400,10 +398,12 @@ impl Rotation {
         let before = self.control_plane().await?;
         ensure!(before.values().all(|(_, restarts)| *restarts == 0), "something was restarted before: {before:?}");
         Load::of(self.access.clone()).await?.keeper("start").await?;
-        let (bundle, announced) = self.announce(&old).await?;
-        let new_root = &bundle.anchors[0];
+        let (announcement, announced, loads) = self.announce(&old).await?;
+        let new_root = &announcement.anchors[0];
+        let bundle = self.bundle("the new issuer signs", |b| b.phase() == Some("sign")).await?;
+        self.collect(loads).await?;
         let mut others = announced.clone();
-        others.extend(self.sign(&old, &announced, new_root).await?);
+        others.extend(self.sign(&old, &announced, &bundle).await?);
         for member in &old {
             let count = member.restarts(&self.access).await?;
             // Each was restarted once, on purpose.
