@@ -1,7 +1,7 @@
 //! Container images without a daemon: an OCI archive written here, imported by the node.
 //!
-//! An image holds the program, the shared libraries it loads, CA certificates and nothing else. It
-//! runs as a numeric non-root user. The same files always give the same bytes.
+//! An image holds the program, the shared libraries it loads, CA certificates, the entry of its user
+//! and nothing else. It runs as a numeric non-root user. The same files always give the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,6 +19,10 @@ use crate::modules::PAUSE_VERSION;
 
 /// The user that every image runs as.
 pub const USER: &str = "65532:65532";
+/// Kubernetes takes only the user's number from an image; its group is looked up here, and without
+/// an entry it would be root's. daprd 1.16 refuses to run with that.
+const ACCOUNTS: [(&str, &[u8]); 2] =
+    [("etc/passwd", b"nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n"), ("etc/group", b"nonroot:x:65532:\n")];
 /// Where Debian and most others keep the CA certificates, and where programs look for them.
 const CA_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -136,6 +140,9 @@ impl Image {
         let mut tmp = header(0o1777, 0);
         tmp.set_entry_type(EntryType::Directory);
         tar.append_data(&mut tmp, "tmp/", std::io::empty())?;
+        for (inside, text) in ACCOUNTS {
+            add_bytes(&mut tar, inside, 0o644, text)?;
+        }
         for (inside, from) in &self.files {
             let bytes = fs::read(from).with_context(|| format!("read {}", from.display()))?;
             let mode = if inside == CA_CERTIFICATES { 0o644 } else { 0o755 };
@@ -145,7 +152,7 @@ impl Image {
     }
 
     fn folders(&self) -> Vec<String> {
-        let mut all = std::collections::BTreeSet::new();
+        let mut all = std::collections::BTreeSet::from(["etc/".to_owned()]);
         for inside in self.files.keys() {
             let mut folder = Path::new(inside.trim_start_matches('/')).parent();
             while let Some(path) = folder.filter(|p| !p.as_os_str().is_empty()) {

@@ -36,6 +36,9 @@ fn values_for_upstream() -> Result<tempfile::NamedTempFile> {
     let mut own = values.get_mut("dapr").map(Value::take).context("the acceptance values have no key dapr")?;
     own["global"]["tag"] = json!(V1_18.version);
     own["global"]["registry"] = json!("ghcr.io/dapr");
+    // Upstream ignores `dapr_sentry.trustDomain`; its own key has the same meaning here. Another trust
+    // domain would be a change of its own, which no sidecar survives.
+    own["global"]["mtls"]["controlPlaneTrustDomain"] = own["dapr_sentry"]["trustDomain"].clone();
     let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
     std::fs::write(file.path(), serde_yaml::to_string(&own)?)?;
     Ok(file)

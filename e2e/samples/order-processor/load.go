@@ -13,6 +13,9 @@ import (
 	"samples/internal/web"
 )
 
+// maxFailures is how many failures of a kind are kept: three minutes of them at 20 a second.
+const maxFailures = 3600
+
 // load makes a steady stream of calls of each kind and keeps every failure with
 // its time, so that a test can take things away meanwhile and see what it cost.
 type load struct {
@@ -140,7 +143,7 @@ func (l *load) run(ctx context.Context, rate int, counts *tally, call func(conte
 			counts.Slowest = max(counts.Slowest, time.Since(began))
 			if err != nil {
 				counts.Failed++
-				if len(counts.Failures) < 200 {
+				if len(counts.Failures) < maxFailures {
 					counts.Failures = append(counts.Failures, failure{At: began.UTC(), Error: err.Error()})
 				}
 			}

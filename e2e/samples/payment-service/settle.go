@@ -21,6 +21,9 @@ import (
 // two shows in the result.
 type settling struct{ client *workflow.Client }
 
+// reserved is the workflow's status once its first activity has ended.
+const reserved = "reserved"
+
 type settled struct {
 	ReservedBy string `json:"reserved_by"`
 	ApprovedBy string `json:"approved_by"`
@@ -67,6 +70,7 @@ func settle(ctx *workflow.WorkflowContext) (any, error) {
 	if err := ctx.CallActivity("reserve").Await(&out.ReservedBy); err != nil {
 		return nil, err
 	}
+	ctx.SetCustomStatus(reserved)
 	if err := ctx.WaitForExternalEvent("approved", 10*time.Minute).Await(&out.ApprovedBy); err != nil {
 		return nil, err
 	}
@@ -90,8 +94,8 @@ func (s *settling) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /workflow/{id}", s.status)
 }
 
-// status tells the instance's state and, from its history, who reserved: a
-// finished first activity is the point at which the pod may be taken away.
+// status tells the instance's state and whether the first activity has ended:
+// that is the point at which the pod may be taken away.
 func (s *settling) status(w http.ResponseWriter, r *http.Request) {
 	meta, err := s.client.FetchWorkflowMetadata(r.Context(), r.PathValue("id"), workflow.WithFetchPayloads(true))
 	if errors.Is(err, api.ErrInstanceNotFound) {
@@ -102,17 +106,10 @@ func (s *settling) status(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, err)
 		return
 	}
-	history, err := s.client.GetInstanceHistory(r.Context(), r.PathValue("id"))
-	reserved := false
-	if err == nil {
-		for _, event := range history.Events {
-			reserved = reserved || event.GetTaskCompleted() != nil
-		}
-	}
 	answer(w, map[string]any{
 		"pod": web.PodName(), "status": meta.String(), "output": meta.Output.GetValue(),
-		"failure": meta.FailureDetails.GetErrorMessage(), "reserved": reserved,
-	}, err)
+		"failure": meta.FailureDetails.GetErrorMessage(), "reserved": meta.CustomStatus.GetValue() == reserved,
+	}, nil)
 }
 
 func answer(w http.ResponseWriter, value any, err error) {

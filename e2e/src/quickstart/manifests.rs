@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ServiceAccount};
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
@@ -210,7 +211,12 @@ pub async fn wait_until_ready(access: &Access) -> Result<()> {
 async fn readiness(access: &Access) -> Result<(bool, String)> {
     let mut all = true;
     let mut words = Vec::new();
+    let deployments = Api::<Deployment>::namespaced(access.client(), NAMESPACE);
     for (app, wanted) in APPLICATIONS {
+        if !is_rolled_out(&deployments.get(app).await?) {
+            all = false;
+            words.push(format!("{app} is being rolled out"));
+        }
         let pods = access.pods(NAMESPACE, app).await?;
         all &= pods.len() == wanted && pods.iter().all(is_ready_with_sidecar);
         words.extend(pods.iter().map(describe));
@@ -219,6 +225,14 @@ async fn readiness(access: &Access) -> Result<(bool, String)> {
         }
     }
     Ok((all, words.join(", ")))
+}
+
+/// Whether the pods are those of the present template: right after a change the old ones are ready.
+fn is_rolled_out(deployment: &Deployment) -> bool {
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    deployment.status.as_ref().is_some_and(|status| {
+        status.observed_generation == deployment.metadata.generation && status.updated_replicas == Some(wanted)
+    })
 }
 
 fn statuses(pod: &Pod) -> Vec<&ContainerStatus> {
@@ -273,6 +287,20 @@ mod tests {
                 assert_eq!(text(&object, "/metadata/namespace"), NAMESPACE, "{}", file.display());
             }
         }
+    }
+
+    #[test]
+    fn a_changed_deployment_is_not_rolled_out_while_its_controller_has_not_seen_it() {
+        let deployment = |observed: i64, updated: i32| -> Deployment {
+            serde_json::from_value(json!({
+                "metadata": { "generation": 2 },
+                "spec": { "replicas": 2, "selector": {}, "template": {} },
+                "status": { "observedGeneration": observed, "updatedReplicas": updated },
+            }))
+            .unwrap()
+        };
+        assert!(is_rolled_out(&deployment(2, 2)));
+        assert!(!is_rolled_out(&deployment(1, 2)) && !is_rolled_out(&deployment(2, 1)));
     }
 
     #[test]
