@@ -63,7 +63,8 @@ pub struct Dissemination {
     pub(super) holds: BTreeMap<Arc<str>, Hold>,
     pub(super) fixed: Arc<Table>,
     pub(super) settled: Settled,
-    /// While the fixed table is not settled: what every host that acts by an older one had in it, too.
+    /// While the fixed table is not settled, and this leader fixed it: what all tables before it that
+    /// some may still act by have in common.
     pub(super) before: Option<Hosts>,
     pub(super) changes: BTreeMap<Arc<str>, Change>,
     /// A round is due although the table may stay the same.
@@ -111,7 +112,7 @@ impl Dissemination {
             holds: ledger.hosts.iter().map(hold).collect(),
             fixed: Arc::new(Table { version: ledger.version, hosts: ledger.hosts.clone() }),
             settled: ledger.settled,
-            before: ledger.before.clone(),
+            before: None,
             changes: BTreeMap::new(),
             forced: false,
             bypass: false,

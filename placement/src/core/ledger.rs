@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Record;
 use super::host::Entry;
-use super::resume::{Hosts, common};
 
 /// Whether every live host of the last fixed round installed its table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,26 +30,14 @@ pub struct Ledger {
     pub settled: Settled,
     /// Its hosts by name.
     pub hosts: BTreeMap<Arc<str>, Arc<Entry>>,
-    /// While it did not reach everyone: what the tables have in common that some may still work by.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<BTreeMap<Arc<str>, Arc<Entry>>>,
 }
 
 impl Ledger {
-    /// What all tables have in common that some may work by once another one is fixed after `hosts`.
-    pub(super) fn before_another(settled: Settled, before: Option<Hosts>, hosts: &Hosts) -> Option<Hosts> {
-        match settled {
-            Settled::Yes => Some(hosts.clone()),
-            Settled::No => before.map(|before| common(&before, hosts)),
-        }
-    }
-
     /// Applies a record. A record of an older version (proposed by a deposed leader) is ignored.
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Fixed { version, changes } if *version > self.version => {
                 self.version = *version;
-                self.before = Self::before_another(self.settled, self.before.take(), &self.hosts);
                 self.settled = Settled::No;
                 for (name, entry) in changes {
                     match entry {
@@ -59,11 +46,24 @@ impl Ledger {
                     }
                 }
             }
-            Record::Settled { version } if *version == self.version => {
-                self.settled = Settled::Yes;
-                self.before = None;
-            }
+            Record::Settled { version } if *version == self.version => self.settled = Settled::Yes,
             Record::Fixed { .. } | Record::Settled { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_a_deposed_leader_changes_nothing() {
+        let entry = Entry { id: "app".into(), port: 0, api_level: 20, entities: vec!["a".into()] };
+        let mut ledger = Ledger::default();
+        ledger.apply(&Record::Fixed { version: 2, changes: vec![("h".into(), Some(entry))] });
+        let known = ledger.clone();
+        ledger.apply(&Record::Fixed { version: 2, changes: vec![("h".into(), None)] });
+        ledger.apply(&Record::Settled { version: 1 });
+        assert_eq!(ledger, known);
     }
 }

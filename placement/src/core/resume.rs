@@ -6,7 +6,9 @@
 //! next one. A 1.16 sidecar that is locked already gets no second LOCK, only the UNLOCK it is owed.
 //!
 //! When a replica is lost while a table is handed out, its hosts may hold that table or the one
-//! before. The round is given up, and the next one fixes what both tables have in common.
+//! before. The round is given up, and the next one fixes what both tables have in common. A leader that
+//! takes over cannot do that: it does not know whether the table before was unlocked already. It waits
+//! for the hosts that are held, unless a stream proves that it was.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use super::carrier::Carried;
 use super::command::{Command, EndReason};
 use super::dissemination::{Dissemination, Hold};
 use super::host::{Entry, Generation};
+use super::ledger::Settled;
 use super::moment::Moment;
 use super::round::Phase;
 use super::stream::{Stage, Stream, StreamId};
@@ -62,6 +65,11 @@ impl Dissemination {
             // No order may carry a version below that of the last LOCK (placement.md §7.3 G6).
             self.version_floor = self.version_floor.max(carried.lock);
             self.forced = true;
+        }
+        if carried.table == Some(self.fixed.version) && generation != Generation::V116 {
+            // It was unlocked with this table, so every live host of that round had installed it.
+            self.settled = Settled::Yes;
+            self.before = None;
         }
         self.holds.remove(&name);
         self.streams.insert(id, stream);
@@ -144,6 +152,14 @@ impl Dissemination {
         self.may_grow() && self.stale.is_empty()
     }
 
+    /// Another table is about to be fixed.
+    pub(super) fn remember_before(&mut self) {
+        self.before = match self.settled {
+            Settled::Yes => Some(self.fixed.hosts.clone()),
+            Settled::No => self.before.take().map(|before| common(&before, &self.fixed.hosts)),
+        };
+    }
+
     /// What a host may be given while others may act by the table before the last one, too.
     pub(super) fn narrowed(&self, name: &Arc<str>, wanted: Option<Entry>) -> Option<Entry> {
         let fixed = self.fixed.hosts.get(name).map(AsRef::as_ref);
@@ -166,7 +182,7 @@ impl Dissemination {
 pub(super) type Hosts = BTreeMap<Arc<str>, Arc<Entry>>;
 
 /// What two tables have in common.
-pub(super) fn common(a: &Hosts, b: &Hosts) -> Hosts {
+fn common(a: &Hosts, b: &Hosts) -> Hosts {
     let both = |(name, entry): (&Arc<str>, &Arc<Entry>)| {
         let common = entry.without_gains(b.get(name).map(AsRef::as_ref))?;
         Some((name.clone(), if common == **entry { entry.clone() } else { Arc::new(common) }))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::command::{Command, EndReason, Order, Record};
 use super::dissemination::Dissemination;
 use super::host::Generation;
-use super::ledger::{Ledger, Settled};
+use super::ledger::Settled;
 use super::moment::Moment;
 use super::round::{Phase, Round};
 use super::stream::{Stage, StreamId};
@@ -206,7 +206,7 @@ impl Dissemination {
                 }
             }
         }
-        self.before = Ledger::before_another(self.settled, self.before.take(), &self.fixed.hosts);
+        self.remember_before();
         self.fixed = Arc::new(Table { version: self.version, hosts });
         self.settled = Settled::No;
         for name in &names {
