@@ -54,6 +54,12 @@ async fn show(cluster: &Cluster) -> Result<bool> {
 /// True if every row is ok.
 pub async fn try_sidecar(access: &Access, image: Option<&str>) -> Result<bool> {
     manifests::bring_applications(access, image).await?;
+    try_blocks(access).await
+}
+
+/// Tries every building block with the applications as they are and prints the rows. True if every
+/// row is ok.
+pub async fn try_blocks(access: &Access) -> Result<bool> {
     let rows = Box::pin(Samples::find(access).await?.try_all()).await?;
     println!("{}", table::print_rows(&rows));
     Ok(rows.iter().all(|row| !row.failed()))
