@@ -3,8 +3,9 @@
 //!
 //! A member without memory may have voted before, and the leader counts on entries it acknowledged. So
 //! it takes no part until the leader has forgotten it; then it is brought up to date as a learner, and
-//! votes and campaigns only when it is a voter again. Only
-//! when a majority of the members has no memory is there nothing to contradict: they may start anew.
+//! votes and campaigns only when it is a voter again. Only when a majority of the members has no memory
+//! is there nothing to contradict: they may start anew, or follow the one that remembers. A leader
+//! without a majority is no leader here: it could not change the members.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -20,12 +21,17 @@ use super::{CALL_LIMIT, Replica};
 
 /// Wait between two looks around, in milliseconds; see [`pause`].
 const RETRY_MS: std::ops::Range<u64> = 150..450;
-const JOIN_LIMIT: Duration = Duration::from_secs(35);
+/// An answer that does not come within this will not: everything asked may be asked again.
+const JOIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Brings a blank node into the cluster, then waits for the end.
 pub struct MembershipTask {
     replica: Replica,
     blank: bool,
+    /// The members agreed to forget what this node was before; that lasts as long as the process.
+    forgotten: bool,
+    /// It votes already, because a majority has no memory; perhaps it was forgotten before.
+    helping: bool,
 }
 
 /// What a look around says to do.
@@ -43,11 +49,11 @@ enum Next {
 
 impl MembershipTask {
     pub(super) fn new(replica: Replica, blank: bool) -> Self {
-        Self { replica, blank }
+        Self { replica, blank, forgotten: false, helping: false }
     }
 
     /// Runs until stopped.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
         let mut outside = self.blank;
         let mut tries = 0;
         while outside {
@@ -70,7 +76,10 @@ impl MembershipTask {
     }
 
     /// One look around and what follows from it: true when this node may vote.
-    async fn attempt(&self) -> Result<bool, BoxError> {
+    async fn attempt(&mut self) -> Result<bool, BoxError> {
+        if self.helping && self.is_voter() {
+            return Ok(true);
+        }
         match self.look_around().await {
             Next::Form => self.form().await?,
             Next::Join(leader, address) => {
@@ -78,13 +87,28 @@ impl MembershipTask {
                     return Ok(false);
                 }
             }
-            Next::Vote => tracing::warn!("a majority of the members has no memory; helping the others to elect one"),
+            Next::Vote => {
+                if !std::mem::replace(&mut self.helping, true) {
+                    tracing::warn!("a majority of the members has no memory; helping the others to elect one");
+                }
+                self.take_part();
+                return Ok(false);
+            }
             Next::Wait => return Ok(false),
         }
+        self.take_part();
+        Ok(true)
+    }
+
+    fn is_voter(&self) -> bool {
+        let metrics = self.replica.raft.metrics().borrow().clone();
+        metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id)
+    }
+
+    fn take_part(&self) {
         self.replica.gates.append.store(true, Ordering::Release);
         self.replica.gates.vote.store(true, Ordering::Release);
         self.replica.raft.runtime_config().elect(true);
-        Ok(true)
     }
 
     async fn look_around(&self) -> Next {
@@ -97,9 +121,7 @@ impl MembershipTask {
             .into_iter()
             .filter_map(|(id, greeting)| Some((id, greeting?)))
             .collect();
-        decide(options.members.len(), &answers, |leader| {
-            options.members.iter().find(|(id, _)| node_id(id) == leader).map(|(_, address)| address.clone())
-        })
+        decide(options.members.len(), &answers, |leader| options.members[leader].clone())
     }
 
     async fn greet(&self, (node, address): (NodeId, &str)) -> Option<Greeting> {
@@ -130,12 +152,16 @@ impl MembershipTask {
         }
     }
 
-    async fn join(&self, leader: (NodeId, &str)) -> bool {
+    async fn join(&mut self, leader: (NodeId, &str)) -> bool {
         let request =
             JoinRequest { node: node_id(&self.replica.options.id), address: self.replica.address().to_owned() };
         let peers = &self.replica.peers;
+        let forgotten = &mut self.forgotten;
         let joined = async {
-            peers.call::<_, ()>(leader, Method::Leave, &request, JOIN_LIMIT).await?;
+            if !*forgotten {
+                peers.call::<_, ()>(leader, Method::Leave, &request, JOIN_LIMIT).await?;
+                *forgotten = true;
+            }
             // Whatever was acknowledged before is forgotten: a log from its beginning may come.
             self.replica.gates.append.store(true, Ordering::Release);
             peers.call::<_, ()>(leader, Method::Join, &request, JOIN_LIMIT).await
@@ -159,11 +185,10 @@ fn pause(node: NodeId, tries: u64) -> Duration {
     Duration::from_millis(RETRY_MS.start + mix(node.wrapping_add(tries)) % spread)
 }
 
-fn decide(members: usize, answers: &BTreeMap<String, Greeting>, address: impl Fn(u64) -> Option<String>) -> Next {
-    if let Some(leader) = answers.values().filter(|g| g.has_state).find_map(|g| g.leader)
-        && let Some(address) = address(leader)
-    {
-        return Next::Join(leader, address);
+fn decide(members: usize, answers: &BTreeMap<String, Greeting>, address: impl Fn(&str) -> String) -> Next {
+    let leads = |(id, greeting): &(&String, &Greeting)| greeting.has_state && greeting.leader == Some(node_id(id));
+    if let Some((leader, _)) = answers.iter().find(leads) {
+        return Next::Join(node_id(leader), address(leader));
     }
     let blank = 1 + answers.values().filter(|g| !g.has_state).count();
     let remembering = answers.values().any(|g| g.has_state);
@@ -178,12 +203,11 @@ fn decide(members: usize, answers: &BTreeMap<String, Greeting>, address: impl Fn
 mod tests {
     use super::*;
 
-    fn around(answers: &[(&str, bool, Option<u64>)]) -> Next {
-        let answers = answers
-            .iter()
-            .map(|(id, has_state, leader)| ((*id).to_owned(), Greeting { has_state: *has_state, leader: *leader }))
-            .collect();
-        decide(3, &answers, |leader| Some(format!("node-{leader}")))
+    fn around(answers: &[(&str, bool, Option<&str>)]) -> Next {
+        let greeting =
+            |has_state: &bool, leader: &Option<&str>| Greeting { has_state: *has_state, leader: leader.map(node_id) };
+        let answers = answers.iter().map(|(id, has_state, l)| ((*id).to_owned(), greeting(has_state, l))).collect();
+        decide(3, &answers, |leader| format!("address of {leader}"))
     }
 
     #[test]
@@ -197,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_single_member_forms_its_cluster_alone() {
-        assert_eq!(decide(1, &BTreeMap::new(), |_| None), Next::Form);
+        assert_eq!(decide(1, &BTreeMap::new(), str::to_owned), Next::Form);
     }
 
     #[test]
@@ -209,7 +233,14 @@ mod tests {
 
     #[test]
     fn a_member_without_memory_joins_under_the_leader() {
-        assert_eq!(around(&[("b", true, Some(7)), ("c", true, Some(7))]), Next::Join(7, "node-7".into()));
+        let join = Next::Join(node_id("c"), "address of c".into());
+        assert_eq!(around(&[("b", true, Some("c")), ("c", true, Some("c"))]), join);
+        assert_eq!(around(&[("c", true, Some("c"))]), join);
+    }
+
+    #[test]
+    fn nobody_joins_a_leader_that_does_not_answer() {
+        assert_eq!(around(&[("b", true, Some("c"))]), Next::Wait);
     }
 
     #[test]

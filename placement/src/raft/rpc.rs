@@ -70,7 +70,7 @@ impl Method {
 pub struct Greeting {
     /// Whether the node remembers a cluster.
     pub has_state: bool,
-    /// The leader it follows or is, if any.
+    /// The leader it follows, or itself while a majority answers it.
     pub leader: Option<NodeId>,
 }
 

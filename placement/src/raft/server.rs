@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use super::leadership::NodeStatus;
 use super::rpc::{Envelope, Greeting, JoinRequest, Letter, MAX_MESSAGE, Method, pack, unpack};
 use super::types::{NodeId, Raft, Types};
 use crate::link::{self, Links};
@@ -134,8 +135,10 @@ impl PeerService {
 
     async fn hello(&self) -> Result<Envelope, Status> {
         // Something was committed once: a freshly formed cluster without a leader does not count.
-        let has_state = self.raft.metrics().borrow().last_applied.is_some();
-        pack(&Greeting { has_state, leader: self.raft.current_leader().await })
+        let metrics = self.raft.metrics().borrow().clone();
+        let quorum = NodeStatus::read(&metrics).quorum;
+        let leader = metrics.current_leader.filter(|leader| *leader != metrics.id || quorum);
+        pack(&Greeting { has_state: metrics.last_applied.is_some(), leader })
     }
 
     /// Forgets a member, and with it everything it ever acknowledged. Only a leader can.
