@@ -29,6 +29,9 @@ pub struct Args {
     /// Raft peers as id=host:port, comma separated or repeated.
     #[arg(long, value_name = "ID=ADDRESS", default_value = "dapr-placement-0=127.0.0.1:8201")]
     pub initial_cluster: Vec<String>,
+    /// Ids of members that are gone for good: whoever leads and has this flag removes them.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub former_members: Vec<String>,
     /// Accepted for compatibility: without --raft-logstore-path the log is in memory.
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub inmem_store_enabled: bool,
@@ -204,6 +207,8 @@ pub struct Config {
     pub hub: HubOptions,
     /// Raft.
     pub replica: ReplicaOptions,
+    /// `--former-members`.
+    pub former_members: Vec<String>,
     /// How to obtain the identity; nothing in plaintext.
     pub workload: Option<WorkloadOptions>,
 }
@@ -234,6 +239,7 @@ impl Args {
             ),
             hub: self.hub()?,
             replica: ReplicaOptions { id: self.id, members: members(&self.initial_cluster), log_path, identity },
+            former_members: self.former_members,
             workload,
             metadata_enabled: self.metadata_enabled || is_truthy(environment.metadata_enabled.as_deref()),
             listen_address: self.listen_address,
@@ -292,11 +298,8 @@ impl Args {
         }
         let limits = Limits::with_disseminate(positive("disseminate-timeout", self.disseminate_timeout)?);
         let coalesce_window = positive("disseminate-coalesce-window", self.disseminate_coalesce_window)?;
-        let mut hold = positive("disseminate-hold", self.disseminate_hold)?;
-        if members(&self.initial_cluster).len() > 1 {
-            // Other replicas may carry streams on for so long without being heard (RULINGS 18).
-            hold += SILENCE;
-        }
+        // Another replica may carry streams on for so long without being heard (RULINGS 18).
+        let hold = positive("disseminate-hold", self.disseminate_hold)? + SILENCE;
         Ok(HubOptions {
             settings: Settings { limits, coalesce_window, hold },
             replication_factor: self.replication_factor,
@@ -367,7 +370,8 @@ mod tests {
         assert_eq!((config.port, config.healthz_port, config.metrics_port), (50005, 8080, Some(9090)));
         assert_eq!(config.keepalive, (Duration::from_secs(2), Duration::from_secs(3)));
         assert_eq!(config.hub.replication_factor, 100);
-        assert_eq!(config.hub.settings, Settings::default());
+        let hold = Duration::from_secs(36);
+        assert_eq!(config.hub.settings, Settings { hold, ..Settings::default() });
         assert_eq!(config.replica.members, Members::from([("dapr-placement-0".into(), "127.0.0.1:8201".into())]));
         assert_eq!(config.replica.log_path, None);
         assert!(config.workload.is_none());

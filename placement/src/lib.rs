@@ -8,6 +8,7 @@
 //! | `placement.identity` | SVID, anchors | sentry | everyone with TLS | stop |
 //! | `placement.raft-leadership` | who leads | Raft | hub, service | stop, Raft fails |
 //! | `placement.raft-membership` | first start, rejoin | peers | Raft | stop |
+//! | `placement.raft-former` | removal of members | flag, Raft | Raft | stop |
 //! | `placement.raft-server` | raft port | peers | Raft | stop |
 //! | `placement.links` | links of followers | followers | hub | stop |
 //! | `placement.uplink` | the link to the leader | the leader | hub | stop |
@@ -45,7 +46,7 @@ use crate::grpc::{PlacementService, ServiceOptions};
 use crate::hub::{Hub, HubHandle, Input};
 use crate::link::{LinksTask, UplinkTask};
 use crate::metrics::Metrics;
-use crate::raft::{Replica, ReplicaTasks, node_id};
+use crate::raft::{FormerTask, Replica, ReplicaTasks, node_id};
 
 /// Handover, streams' ends and Raft's stop fit well below Kubernetes' 30 s.
 const SHUTDOWN: Duration = Duration::from_secs(15);
@@ -122,6 +123,8 @@ pub async fn start(config: Config) -> Result<Placement, BoxError> {
     let identity = config.replica.identity.clone();
     let uplink = UplinkTask::new(replica.clone(), (security.clone(), identity), handle.clone());
     tasks.spawn("placement.uplink", |stop| uplink.run(stop));
+    let former = FormerTask::new(replica.clone(), &config.former_members);
+    tasks.spawn("placement.raft-former", |stop| former.run(stop));
     let replica_tasks = ReplicaTasks { server: replica_tasks.server.with_links(links), ..replica_tasks };
     spawn_raft(&mut tasks, (&replica, replica_tasks), (&security, &config), (raft_up, secure));
     let service = spawn_grpc(&mut tasks, listener, (&config, &security), &handle, grpc_up);

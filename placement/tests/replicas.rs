@@ -73,9 +73,26 @@ impl Cluster {
     }
 
     async fn start(&self, index: usize) -> Server {
+        self.start_among(index, self.folders.len(), &[]).await
+    }
+
+    /// Starts one with a list of the first so many members, and more flags.
+    async fn start_among(&self, index: usize, members: usize, more: &[&str]) -> Server {
+        let peers: Vec<_> = self.peers.split(',').take(members).collect();
         let path = format!("--raft-logstore-path={}", self.folders[index].path().display());
-        let (id, peers) = (format!("--id={}", self.id(index)), format!("--initial-cluster={}", self.peers));
-        Server::start(&[&id, &peers, &path, "--disseminate-hold=1s"]).await
+        let (id, peers) = (format!("--id={}", self.id(index)), format!("--initial-cluster={}", peers.join(",")));
+        let mut flags = vec![id.as_str(), &peers, &path, "--disseminate-hold=1s"];
+        flags.extend(more);
+        Server::start(&flags).await
+    }
+
+    /// Waits until every replica that runs counts so many voters and follows a leader.
+    async fn voters(&self, count: usize) {
+        wait_until(&format!("{count} voters"), JOIN_DEADLINE, || async {
+            let mut all = self.servers.iter().flatten().map(|server| server.placement.replica.status());
+            all.all(|status| status.voters == count && status.leader.is_some()).then_some(())
+        })
+        .await;
     }
 
     fn id(&self, index: usize) -> String {
@@ -379,4 +396,78 @@ async fn what_is_meant_for_another_node_or_comes_from_a_namesake_is_refused() {
     let mut host = cluster.server(0).connect(says::v117("h", &["a"])).await;
     complete(&mut host, "h").await;
     assert!(cluster.server(0).leads());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_one_grows_to_three_while_it_works_and_then_survives_its_first_member() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.servers.push(Some(cluster.start_among(0, 1, &[]).await));
+    let mut first = cluster.connect(0, says::v117("h0", &["a"])).await;
+    complete(&mut first, "h0").await;
+    for (index, voters) in [(1, 2), (2, 3)] {
+        cluster.servers.push(Some(cluster.start(index).await));
+        cluster.voters(voters).await;
+    }
+    let mut second = cluster.connect(1, says::v117("h1", &["a"])).await;
+    let tables = tokio::join!(complete(&mut first, "h0"), complete(&mut second, "h1"));
+    assert_eq!((tables.0.version, &tables.0), (2, &tables.1), "the stream of the first replica went on");
+    cluster.settled(2).await;
+    cluster.kill(0).await;
+    let mut first = cluster.connect(2, says::v117("h0", &["a"])).await;
+    let again = complete(&mut first, "h0").await;
+    assert_eq!((again.version, hosts_of(&again, "a").len()), (2, 2));
+    second.stays_quiet(Duration::from_millis(100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_grows_from_three_to_five_and_shrinks_again_while_it_works() {
+    let mut cluster = Cluster::new(5).await;
+    for index in 0..3 {
+        cluster.servers.push(Some(cluster.start_among(index, 3, &[]).await));
+    }
+    cluster.voters(3).await;
+    for (index, voters) in [(3, 4), (4, 5)] {
+        cluster.servers.push(Some(cluster.start(index).await));
+        cluster.voters(voters).await;
+    }
+    let mut host = cluster.connect(0, says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+    let former = format!("--former-members={},{}", cluster.id(3), cluster.id(4));
+    for index in 0..3 {
+        cluster.kill(index).await;
+        cluster.servers[index] = Some(cluster.start_among(index, 3, &[&former]).await);
+        cluster.leader().await;
+    }
+    let leader = cluster.leader().await;
+    if leader > 2 {
+        let replica = cluster.server(leader).placement.replica.clone();
+        replica.hand_over().await;
+        cluster.kill(leader).await;
+    }
+    wait_until("three voters", Duration::from_secs(20), || async {
+        let voters = |index: usize| cluster.server(index).placement.replica.status().voters;
+        (0..3).all(|index| voters(index) == 3).then_some(())
+    })
+    .await;
+    for index in 3..5 {
+        drop(cluster.servers[index].take());
+    }
+    let leader = cluster.leader().await;
+    let mut host = cluster.connect(leader, says::v117("h", &["a"])).await;
+    let update = complete(&mut host, "h").await;
+    assert_eq!(hosts_of(&update, "a"), ["h"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_replica_with_a_log_path_goes_on_where_it_stopped() {
+    let mut cluster = Cluster::of(1).await;
+    let mut host = cluster.connect(0, says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+    cluster.settled(1).await;
+    cluster.kill(0).await;
+    cluster.servers[0] = Some(cluster.start(0).await);
+    cluster.leader().await;
+    let mut host = cluster.connect(0, says::v117("h", &["a"])).await;
+    let update = complete(&mut host, "h").await;
+    assert_eq!((update.version, hosts_of(&update, "a")), (1, vec!["h".to_owned()]));
 }

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | [`Replica`] | starts a node, proposes facts, hands leadership over |
 //! | [`Leadership`] | what the rest of placement sees: leading with these ledgers, or not |
-//! | `membership` | first start, rejoin without memory |
+//! | `membership`, `former` | first start, rejoin without memory; removal for good |
 //! | `store`, `machine` | hard state on disk or in memory; ledgers |
 //! | `network`, `server`, `rpc` | the raft port |
 #![allow(clippy::result_large_err, reason = "openraft's storage errors are that large, and rare")]
 
 mod chance;
+mod former;
 mod leadership;
 mod machine;
 mod membership;
@@ -30,6 +31,7 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 
 pub use chance::seed_thread;
+pub use former::FormerTask;
 pub use leadership::{Leadership, LeadershipTask, NodeStatus};
 pub use machine::LedgerMachine;
 pub use membership::MembershipTask;
@@ -46,8 +48,6 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 /// Followers wait between these before they campaign; the upper one is also the lease that voters grant.
 /// A lost leader is replaced after both: streams elsewhere live on for `core::LEASE` and `core::GRACE`.
 const ELECTION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1800));
-/// With one voter nobody else can campaign: the election may be instant.
-const ELECTION_ALONE: (Duration, Duration) = (Duration::from_millis(60), Duration::from_millis(120));
 /// How long a planned handover may take; upstream's followers need 2 to 4 s without one.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
 const HANDOVER_RETRY: Duration = Duration::from_millis(250);
@@ -145,7 +145,7 @@ impl Replica {
     ) -> Result<(Self, ReplicaTasks), ReplicaError> {
         let blank = store.is_blank()?;
         let machine = LedgerMachine::open(store)?;
-        let config = Arc::new(config(options.members.len())?);
+        let config = Arc::new(config()?);
         let me = node_id(&options.id);
         let raft = Raft::new(me, config, peers.clone(), log, machine.clone()).await?;
         let gates = Arc::new(Gates::new(!blank));
@@ -240,15 +240,15 @@ impl Replica {
     }
 }
 
-fn config(members: usize) -> Result<Config, openraft::ConfigError> {
+/// The same for every number of members: a cluster of one may grow while it runs. A single voter elects
+/// itself at once anyhow.
+fn config() -> Result<Config, openraft::ConfigError> {
     let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    let (least, most) = if members > 1 { ELECTION } else { ELECTION_ALONE };
-    let heartbeat = HEARTBEAT.min(least / 2);
     Config {
         cluster_name: "placement".to_owned(),
-        heartbeat_interval: millis(heartbeat),
-        election_timeout_min: millis(least),
-        election_timeout_max: millis(most),
+        heartbeat_interval: millis(HEARTBEAT),
+        election_timeout_min: millis(ELECTION.0),
+        election_timeout_max: millis(ELECTION.1),
         max_payload_entries: 64,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
         max_in_snapshot_log_to_keep: KEEP_LOGS,
