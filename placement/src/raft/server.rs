@@ -102,7 +102,7 @@ impl PeerService {
             }
             Method::Hello => {
                 let () = self.open(&envelope)?;
-                self.hello().await
+                self.hello()
             }
             Method::Leave => within(self.forget(self.open(&envelope)?)).await,
             Method::Join => within(self.join(self.open(&envelope)?)).await,
@@ -133,7 +133,7 @@ impl PeerService {
         Ok(())
     }
 
-    async fn hello(&self) -> Result<Envelope, Status> {
+    fn hello(&self) -> Result<Envelope, Status> {
         // Something was committed once: a freshly formed cluster without a leader does not count.
         let metrics = self.raft.metrics().borrow().clone();
         let quorum = NodeStatus::read(&metrics).quorum;
