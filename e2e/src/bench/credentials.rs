@@ -36,11 +36,10 @@ pub struct Sentry {
 }
 
 impl Sentry {
-    /// A sentry that proves this identity under these anchors.
-    pub fn new(address: &str, anchors: Vec<u8>, id: &SpiffeId) -> Result<Self> {
+    /// A sentry under these anchors.
+    pub fn new(address: &str, anchors: Vec<u8>) -> Result<Self> {
         let anchors = Arc::new(TrustAnchors::parse(anchors)?);
-        let (_, anchors_rx) = watch::channel(Some(Arc::clone(&anchors)));
-        let tls = tls::client_anonymous(anchors_rx, PeerRule::Exactly(id.clone()));
+        let tls = super::tls::sidecar(Arc::clone(&anchors))?;
         Ok(Self { endpoint: endpoint(address)?, connector: Connector::new(Some(tls)), anchors })
     }
 
@@ -71,7 +70,7 @@ impl Sentry {
 }
 
 /// The identity of a service that runs with default flags outside Kubernetes.
-pub fn control_plane_id(service: ControlPlaneService) -> Result<SpiffeId> {
+fn control_plane_id(service: ControlPlaneService) -> Result<SpiffeId> {
     let (trust_domain, namespace) = (TrustDomain::parse("localhost")?, Namespace::parse(NAMESPACE)?);
     let app_id: AppId = service.app_id();
     Ok(SpiffeId::new(trust_domain, namespace, app_id))

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `programs` | our release binaries and upstream's |
 //! | `server` | a child process under measurement |
-//! | `credentials` | certificates for the load, from the sentry under measurement |
+//! | `tls`, `credentials` | TLS as sidecars speak it; certificates for the load |
 //! | `samples`, `report` | quantiles; the table of figures beside the bounds |
 //! | `placement` | sidecars that keep a stream and acknowledge at once |
 //! | `sentry` | callers that want certificates, and the API server that sentry asks |
@@ -20,6 +20,7 @@ mod report;
 mod samples;
 pub mod sentry;
 mod server;
+mod tls;
 
 use std::path::PathBuf;
 

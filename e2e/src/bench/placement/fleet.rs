@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustls::ClientConfig;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -15,6 +15,15 @@ use super::wire::Size;
 
 /// Sightings that wait to be counted: three of each sidecar of a large fleet.
 const SIGHTINGS: usize = 1 << 14;
+
+/// How sidecars arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrivals {
+    /// Each connects when the server has greeted the one before.
+    InTurn,
+    /// All connect in the same moment.
+    AllAtOnce,
+}
 
 /// The sidecars and what they saw.
 pub struct Fleet {
@@ -26,8 +35,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts sidecars that host one type each, all at once.
-    pub fn join(count: usize, address: &str, tls: Option<&Arc<ClientConfig>>) -> Self {
+    /// Starts sidecars that host one type each.
+    pub fn join(count: usize, arrivals: Arrivals, address: &str, tls: Option<&Arc<ClientConfig>>) -> Self {
+        let turns = Arc::new(Semaphore::new(match arrivals {
+            Arrivals::InTurn => 1,
+            Arrivals::AllAtOnce => Semaphore::MAX_PERMITS,
+        }));
         let (seen, sightings) = mpsc::channel(SIGHTINGS);
         let address: Arc<str> = address.into();
         let (mut types, mut sidecars) = (Vec::with_capacity(count), JoinSet::new());
@@ -39,6 +52,7 @@ impl Fleet {
                 address: Arc::clone(&address),
                 tls: tls.cloned(),
                 types: receiver,
+                turns: Arc::clone(&turns),
                 sightings: seen.clone(),
             };
             sidecars.spawn(sidecar.run());

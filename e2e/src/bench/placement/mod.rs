@@ -1,7 +1,10 @@
 //! Placement under sidecars that join at once, change and stay.
 //!
 //! The bounds are those of the issue: against upstream without its coalescing flag where they are
-//! shares, and no slower than upstream with it at 200 ms.
+//! shares, and no slower than upstream with it at 200 ms. Sidecars arrive in two ways. One after
+//! another, each as soon as the one before is connected: upstream, busy with the first ones, begins a
+//! round for nearly each of the rest. Or all in the same moment, which upstream finds easier: by the
+//! end of its first round nearly all wait, and one more serves them.
 
 mod fleet;
 mod sidecar;
@@ -13,19 +16,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use identity::ControlPlaneService;
 use rustls::ClientConfig;
 use tokio::runtime::{Builder, Runtime};
 
 use super::Bench;
-use super::credentials::{self, control_plane_id};
+use super::credentials;
 use super::programs::{Programs, Side};
 use super::report::{Bound, Report, Unit, machine};
 use super::samples::{median, quantile};
 use super::sentry::standalone;
 use super::server::{Server, Start};
 use crate::progress::say;
-use fleet::Fleet;
+use fleet::{Arrivals, Fleet};
 use wire::Size;
 
 /// How long a fleet may take to settle; upstream needs half a minute for a thousand.
@@ -103,41 +105,59 @@ fn contestants(options: &Options) -> impl Iterator<Item = (usize, Contestant)> {
 }
 
 fn compare_joins(bench: &Bench, options: &Options, programs: &Programs, report: &mut Report) -> Result<()> {
-    let mut runs: [Vec<Joined>; 3] = Default::default();
-    for _ in 0..bench.repeat {
-        for (index, contestant) in contestants(options) {
-            let joined = join(programs, contestant, options.sidecars)
-                .with_context(|| format!("{} sidecars on {}", options.sidecars, contestant.label))?;
-            say(format!("{}: {}", contestant.label, joined.line()));
-            runs[index].push(joined);
+    let n = options.sidecars;
+    let scenes = [(Arrivals::InTurn, "one after another"), (Arrivals::AllAtOnce, "in the same moment")];
+    for (arrivals, how) in scenes {
+        let mut runs: [Vec<Joined>; 3] = Default::default();
+        for _ in 0..bench.repeat {
+            for (index, contestant) in contestants(options) {
+                let joined = join(programs, contestant, n, arrivals)
+                    .with_context(|| format!("{n} sidecars {how} on {}", contestant.label))?;
+                say(format!("{n} {how}, {}: {}", contestant.label, joined.line()));
+                runs[index].push(joined);
+            }
+        }
+        add_joins(report, &format!("{n} join {how}"), &runs);
+        if arrivals == Arrivals::InTurn {
+            add_change(report, n, &runs);
         }
     }
-    let figure = |pick: fn(&Joined) -> f64| {
-        runs.each_ref().map(|runs| (!runs.is_empty()).then(|| median(runs.iter().map(pick))))
-    };
-    let share = |figures: [Option<f64>; 3], part: f64| match figures[0] {
-        Some(of) => Bound::Share { of, part },
-        None => Bound::None,
-    };
-    let n = options.sidecars;
-    let hold = figure(|run| run.hold);
-    report.add(format!("{n} join: all hold the full table"), Unit::Seconds, &hold, share(hold, 0.2));
-    let with_window = hold[1].map_or(Bound::None, |of| Bound::Share { of, part: 1.0 });
-    report.add("… beside upstream with its window", Unit::Seconds, &[hold[1], None, hold[2]], with_window);
-    report.add("… all unlocked", Unit::Seconds, &figure(|run| run.unlocked), Bound::None);
-    report.add("… rounds", Unit::Count, &figure(|run| run.rounds), Bound::AtMost(ROUNDS));
-    let cpu = figure(|run| run.cpu);
-    report.add("… server CPU", Unit::Seconds, &cpu, share(cpu, 0.1));
-    let peak = figure(|run| run.peak);
-    report.add("… peak memory", Unit::Mebibytes, &peak, share(peak, 0.125));
-    report.add("… UPDATE→UNLOCK p50", Unit::Seconds, &figure(|run| run.blocked_p50), Bound::None);
-    let p99 = figure(|run| run.blocked_p99);
-    report.add("… UPDATE→UNLOCK p99", Unit::Seconds, &p99, share(p99, 1.0 / 3.0));
-    report.add("… streams lost", Unit::Count, &figure(|run| run.lost), Bound::AtMost(0.0));
-    let change = figure(|run| run.change);
-    report.add(format!("one of {n} changes: all unlocked"), Unit::Seconds, &change, share(change, 0.5));
-    report.add("… UPDATE→UNLOCK p99", Unit::Seconds, &figure(|run| run.change_blocked_p99), Bound::None);
     Ok(())
+}
+
+type Figures = [Option<f64>; 3];
+
+/// The median of a figure of each contestant.
+fn medians(runs: &[Vec<Joined>; 3], pick: fn(&Joined) -> f64) -> Figures {
+    runs.each_ref().map(|runs| (!runs.is_empty()).then(|| median(runs.iter().map(pick))))
+}
+
+/// A bound that is a part of upstream's figure, where there is one.
+fn share(of: Option<f64>, part: f64) -> Bound {
+    of.map_or(Bound::None, |of| Bound::Share { of, part })
+}
+
+fn add_joins(report: &mut Report, title: &str, runs: &[Vec<Joined>; 3]) {
+    let hold = medians(runs, |run| run.hold);
+    report.add(format!("{title}: all hold the full table"), Unit::Seconds, &hold, share(hold[0], 0.2));
+    let beside = [hold[1], None, hold[2]];
+    report.add("… beside upstream with its window", Unit::Seconds, &beside, share(hold[1], 1.0));
+    report.add("… all unlocked", Unit::Seconds, &medians(runs, |run| run.unlocked), Bound::None);
+    report.add("… rounds", Unit::Count, &medians(runs, |run| run.rounds), Bound::AtMost(ROUNDS));
+    let cpu = medians(runs, |run| run.cpu);
+    report.add("… server CPU", Unit::Seconds, &cpu, share(cpu[0], 0.1));
+    let peak = medians(runs, |run| run.peak);
+    report.add("… peak memory", Unit::Mebibytes, &peak, share(peak[0], 0.125));
+    report.add("… UPDATE→UNLOCK p50", Unit::Seconds, &medians(runs, |run| run.blocked_p50), Bound::None);
+    let p99 = medians(runs, |run| run.blocked_p99);
+    report.add("… UPDATE→UNLOCK p99", Unit::Seconds, &p99, share(p99[0], 1.0 / 3.0));
+    report.add("… streams lost", Unit::Count, &medians(runs, |run| run.lost), Bound::AtMost(0.0));
+}
+
+fn add_change(report: &mut Report, n: usize, runs: &[Vec<Joined>; 3]) {
+    let change = medians(runs, |run| run.change);
+    report.add(format!("one of {n} changes: all unlocked"), Unit::Seconds, &change, share(change[0], 0.5));
+    report.add("… UPDATE→UNLOCK p99", Unit::Seconds, &medians(runs, |run| run.change_blocked_p99), Bound::None);
 }
 
 /// A fresh placement, plaintext.
@@ -160,12 +180,12 @@ fn load_runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("start the load's runtime")
 }
 
-fn join(programs: &Programs, contestant: Contestant, count: usize) -> Result<Joined> {
+fn join(programs: &Programs, contestant: Contestant, count: usize, arrivals: Arrivals) -> Result<Joined> {
     let server = placement(programs, contestant)?;
     load_runtime()?.block_on(async {
         let before = server.usage()?;
         let started = Instant::now();
-        let mut fleet = Fleet::join(count, &server.address(), None);
+        let mut fleet = Fleet::join(count, arrivals, &server.address(), None);
         let unlocked_at = fleet.settled(SETTLE).await?;
         let after = server.usage()?;
         let mut blocked = std::mem::take(&mut fleet.tally.blocked);
@@ -183,6 +203,9 @@ fn join(programs: &Programs, contestant: Contestant, count: usize) -> Result<Joi
         joined.change = changes(&mut fleet, count).await?;
         joined.change_blocked_p99 = quantile(&mut fleet.tally.blocked, 0.99).as_secs_f64();
         joined.lost = count_of(fleet.tally.lost as u64);
+        if let Some(reason) = &fleet.tally.last_loss {
+            say(format!("{} streams lost, the last one: {reason}", fleet.tally.lost));
+        }
         Ok(joined)
     })
 }
@@ -201,11 +224,16 @@ async fn changes(fleet: &mut Fleet, count: usize) -> Result<f64> {
 }
 
 fn settle_many(options: &Options, programs: &Programs, report: &mut Report) -> Result<()> {
-    let joined = join(programs, CONTESTANTS[2], options.many)
+    let joined = join(programs, CONTESTANTS[2], options.many, Arrivals::AllAtOnce)
         .with_context(|| format!("{} sidecars on our placement", options.many))?;
     say(format!("{} sidecars, ours: {}", options.many, joined.line()));
     let mut ours = |what: String, unit, figure, bound| report.add(what, unit, &[None, None, Some(figure)], bound);
-    ours(format!("{} join: all hold the full table", options.many), Unit::Seconds, joined.hold, Bound::None);
+    ours(
+        format!("{} join in the same moment: all hold the full table", options.many),
+        Unit::Seconds,
+        joined.hold,
+        Bound::None,
+    );
     ours("… rounds".into(), Unit::Count, joined.rounds, Bound::None);
     ours("… server CPU".into(), Unit::Seconds, joined.cpu, Bound::None);
     ours("… peak memory".into(), Unit::Mebibytes, joined.peak, Bound::None);
@@ -249,7 +277,7 @@ fn idle_streams(programs: &Programs, contestant: Contestant, sentry: &Server, co
     let before = server.usage()?;
     load_runtime()?.block_on(async {
         let tls = sidecar_tls(sentry).await?;
-        let mut fleet = Fleet::join(count, &server.address(), Some(&tls));
+        let mut fleet = Fleet::join(count, Arrivals::AllAtOnce, &server.address(), Some(&tls));
         fleet.settled(SETTLE).await?;
         fleet.stay(IDLE).await;
         let after = server.usage()?;
@@ -263,8 +291,7 @@ fn idle_streams(programs: &Programs, contestant: Contestant, sentry: &Server, co
 
 async fn sidecar_tls(sentry: &Server) -> Result<Arc<ClientConfig>> {
     let anchors = std::fs::read(sentry.path("credentials/ca.crt")).context("read sentry's trust anchors")?;
-    let id = control_plane_id(ControlPlaneService::Sentry)?;
-    credentials::Sentry::new(&sentry.address(), anchors, &id)?.sidecar_tls().await
+    credentials::Sentry::new(&sentry.address(), anchors)?.sidecar_tls().await
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts and KiB are far below 2^52")]

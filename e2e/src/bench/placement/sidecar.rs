@@ -10,12 +10,14 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2;
-use hyper_util::rt::TokioExecutor;
-use identity::client::Connector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use identity::client::{ClientIo, Connector};
 use proto::placement::v1::{Host, HostOperation};
 use rustls::ClientConfig;
-use tokio::sync::{mpsc, watch};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::either::Either;
 use tower::ServiceExt as _;
 
 use super::tally::{Sighting, What};
@@ -41,6 +43,8 @@ pub struct Sidecar {
     pub tls: Option<Arc<ClientConfig>>,
     /// The actor types it hosts; a change is reported.
     pub types: watch::Receiver<Vec<String>>,
+    /// Whose turn it is to connect.
+    pub turns: Arc<Semaphore>,
     /// Where it tells what it saw.
     pub sightings: mpsc::Sender<Sighting>,
 }
@@ -68,8 +72,7 @@ impl Sidecar {
 
     /// One connection with its stream, until it ends.
     async fn stream(&mut self) -> Result<()> {
-        let uri: http::Uri = format!("http://{}", self.address).parse()?;
-        let io = Connector::new(self.tls.clone()).oneshot(uri).await.context("connect")?;
+        let io = self.connect().await.context("connect")?;
         let (mut requests, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
@@ -92,6 +95,20 @@ impl Sidecar {
             ended = conversation => ended,
             lost = connection => Err(lost.map_or_else(Into::into, |()| anyhow!("the connection was closed"))),
         }
+    }
+
+    /// A connection, once it is this sidecar's turn. The next one's comes when the server has greeted
+    /// this one: when it has accepted it and sent its settings, or finished the TLS handshake.
+    async fn connect(&self) -> Result<ClientIo> {
+        let _turn = self.turns.acquire().await?;
+        if self.tls.is_some() {
+            let uri: http::Uri = format!("http://{}", self.address).parse()?;
+            return Ok(Connector::new(self.tls.clone()).oneshot(uri).await?);
+        }
+        let tcp = TcpStream::connect(&*self.address).await?;
+        tcp.set_nodelay(true)?;
+        tcp.peek(&mut [0]).await?;
+        Ok(TokioIo::new(Either::Left(tcp)))
     }
 
     async fn converse(&mut self, mut body: Incoming, outgoing: &Outgoing) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Callers that want certificates: in a closed loop for cost, at a fixed rate for latency.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -74,28 +75,44 @@ impl Load {
     }
 }
 
+/// How long each call took, counted from when it was due, and how many of them failed.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// Of answered and of failed calls.
+    pub took: Vec<Duration>,
+    /// Failed calls.
+    pub failed: usize,
+}
+
+impl Latencies {
+    fn take(&mut self, (took, is_ok): (Duration, bool)) {
+        self.took.push(took);
+        self.failed += usize::from(!is_ok);
+    }
+}
+
 /// Begins `rate` requests a second on new connections for `time`, whether or not earlier ones were
-/// answered; how long each took, counted from when it was due.
-pub async fn at_rate(load: &std::sync::Arc<Load>, rate: u32, time: Duration) -> Result<Vec<Duration>> {
+/// answered.
+pub async fn at_rate(load: &Arc<Load>, rate: u32, time: Duration) -> Result<Latencies> {
     let period = Duration::from_secs(1) / rate;
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut calls: JoinSet<Result<Duration>> = JoinSet::new();
-    let mut took = Vec::new();
+    let mut calls: JoinSet<(Duration, bool)> = JoinSet::new();
+    let mut latencies = Latencies::default();
     let started = tokio::time::Instant::now();
     while started.elapsed() < time {
         let due = ticks.tick().await;
-        let load = std::sync::Arc::clone(load);
+        let load = Arc::clone(load);
         calls.spawn(async move {
-            load.sign_anew().await?;
-            Ok(due.elapsed())
+            let signed = load.sign_anew().await;
+            (due.elapsed(), signed.is_ok())
         });
         while let Some(call) = calls.try_join_next() {
-            took.push(call.context("a call was lost")??);
+            latencies.take(call.context("a call was lost")?);
         }
     }
     while let Some(call) = calls.join_next().await {
-        took.push(call.context("a call was lost")??);
+        latencies.take(call.context("a call was lost")?);
     }
-    Ok(took)
+    Ok(latencies)
 }

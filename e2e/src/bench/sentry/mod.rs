@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use identity::{ControlPlaneService, SpiffeId};
 use proto::sentry::v1::SignCertificateRequest;
 use tokio::runtime::{Builder, Runtime};
 
 use super::Bench;
-use super::credentials::{self, APP_ID, NAMESPACE, control_plane_id, signing_request};
+use super::credentials::{self, APP_ID, NAMESPACE, signing_request};
 use super::programs::{Programs, Side};
 use super::report::{Bound, Report, Unit, machine};
 use super::samples::{median, quantile};
@@ -72,6 +71,7 @@ struct Signing {
     new_rate: f64,
     p50: f64,
     p99: f64,
+    failed: f64,
 }
 
 /// Memory in MiB, CPU in seconds a certificate.
@@ -123,7 +123,7 @@ fn load_runtime() -> Result<Runtime> {
 
 fn dial(server: &Server) -> Result<credentials::Sentry> {
     let anchors = fs::read(server.path("credentials/ca.crt")).context("read sentry's trust anchors")?;
-    credentials::Sentry::new(&server.address(), anchors, &control_plane_id(ControlPlaneService::Sentry)?)
+    credentials::Sentry::new(&server.address(), anchors)
 }
 
 fn compare_idle(programs: &Programs, report: &mut Report) -> Result<()> {
@@ -162,6 +162,7 @@ fn compare_signing(bench: &Bench, options: &Options, programs: &Programs, report
     let rate = options.rate;
     report.add(format!("at {rate}/s on new connections: p50"), Unit::Seconds, &figure(|run| run.p50), Bound::None);
     report.add("… p99", Unit::Seconds, &figure(|run| run.p99), Bound::AtMost(P99_SECONDS));
+    report.add("… failed", Unit::Count, &figure(|run| run.failed), Bound::AtMost(0.0));
     Ok(())
 }
 
@@ -172,9 +173,10 @@ fn signing(programs: &Programs, side: Side, options: &Options) -> Result<Signing
         load.closed_loop(Connections::New, WARM_UP).await?;
         let (kept_cpu, kept_rate) = cost(&server, &load, Connections::Kept, options.kept).await?;
         let (new_cpu, new_rate) = cost(&server, &load, Connections::New, options.new).await?;
-        let mut took = load::at_rate(&load, options.rate, RATE_TIME).await?;
-        let mut seconds = |share| quantile(&mut took, share).as_secs_f64();
-        Ok(Signing { kept_cpu, kept_rate, new_cpu, new_rate, p50: seconds(0.5), p99: seconds(0.99) })
+        let mut latencies = load::at_rate(&load, options.rate, RATE_TIME).await?;
+        let failed = count_of(latencies.failed as u64);
+        let mut seconds = |share| quantile(&mut latencies.took, share).as_secs_f64();
+        Ok(Signing { kept_cpu, kept_rate, new_cpu, new_rate, p50: seconds(0.5), p99: seconds(0.99), failed })
     })
 }
 
@@ -236,8 +238,7 @@ fn memory(programs: &Programs, side: Side, pods: usize) -> Result<Memory> {
         .run()?;
     let runtime = load_runtime()?;
     let spent = runtime.block_on(async {
-        let id = SpiffeId::parse(&format!("spiffe://cluster.local/ns/{CONTROL_PLANE}/dapr-sentry"))?;
-        let sentry = credentials::Sentry::new(&server.address(), cluster.anchors().await?, &id)?;
+        let sentry = credentials::Sentry::new(&server.address(), cluster.anchors().await?)?;
         let requests = pod_requests(&cluster)?;
         let total = requests.len();
         let load = Load::new(sentry, requests);
