@@ -57,7 +57,7 @@ bench-actors: prerequisites ## Actors with real sidecars while placement is dist
 
 .PHONY: sim
 sim: ## Placement's simulation: make sim SEEDS=100000; SIM_SEED=n replays one seed
-	SIM_SEEDS=$(SEEDS) cargo test --package placement --test sim
+	SIM_SEEDS=$(SEEDS) cargo test --package placement --test sim $(if $(SIM_SEED),-- --nocapture --test-threads 1)
 
 .PHONY: bench
 bench: bench-placement bench-sentry ## Both benchmarks

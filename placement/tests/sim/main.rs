@@ -4,9 +4,12 @@
 //! One seed decides everything. `SIM_SEEDS=5000 cargo test -p placement --test sim` runs more of them,
 //! `SIM_SEED=42 cargo test -p placement --test sim` replays one and prints its history.
 //!
+//! [`cluster`] plays three whole replicas with Raft on top of the same sidecars.
+//!
 //! One file per invariant; each says what is observed, and each is shown to catch an injected fault.
 
 mod bounded_lock;
+mod cluster;
 mod convergence;
 mod departed_hosts;
 mod no_early_table;

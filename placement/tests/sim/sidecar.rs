@@ -1,4 +1,5 @@
 //! A model of one sidecar process: what it does with each order, by generation (placement.md §7.2).
+//! 1.16 reads no versions: after a change of leaders it is unlocked with the table of a later round.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,10 +33,20 @@ pub struct Sidecar {
     pub got_update: bool,
     /// Types blocked between UPDATE and UNLOCK (1.18).
     pub blocked: BTreeSet<Arc<str>>,
+    /// Turns that go on although the stream is lost.
+    pub draining: Option<Draining>,
     /// 1.16 counts these for the life of the process.
     pub locks: u64,
     pub unlocks: u64,
     pub violation: Option<String>,
+}
+
+/// The turns of a lost stream: by its table, without the types that were blocked.
+#[derive(Clone, Debug)]
+pub struct Draining {
+    until: Duration,
+    table: Arc<Table>,
+    blocked: BTreeSet<Arc<str>>,
 }
 
 /// What a sidecar wants to send, after so much time.
@@ -46,6 +57,30 @@ pub struct Reply {
 }
 
 impl Sidecar {
+    /// A process that did not connect yet.
+    pub fn new(index: usize, generation: Generation, types: Vec<Arc<str>>, drain: Duration) -> Self {
+        Self {
+            name: format!("10.0.0.{index}:50002").into(),
+            generation,
+            types,
+            drain,
+            stream: None,
+            as_introduced: true,
+            alive: true,
+            frozen_until: Duration::ZERO,
+            was_frozen: false,
+            table: None,
+            locked_since: None,
+            lock_version: 0,
+            got_update: false,
+            blocked: BTreeSet::new(),
+            draining: None,
+            locks: 0,
+            unlocks: 0,
+            violation: None,
+        }
+    }
+
     pub fn host(&self) -> Host {
         let api_level = 20;
         Host { name: self.name.clone(), id: self.name.clone(), port: 0, api_level, entities: self.types.clone() }
@@ -87,7 +122,8 @@ impl Sidecar {
     }
 
     fn update(&mut self, table: &Arc<Table>) {
-        if self.locked_since.is_none() || table.version != self.lock_version {
+        let other = self.generation != Generation::V116 && table.version != self.lock_version;
+        if self.locked_since.is_none() || other {
             self.violation =
                 Some(format!("{} got UPDATE {} under LOCK {}", self.name, table.version, self.lock_version));
         }
@@ -98,13 +134,16 @@ impl Sidecar {
         self.got_update = true;
         if self.generation == Generation::V118 {
             let changed = |t: &Arc<str>| hosting(self.table.as_deref(), t) != hosting(Some(table), t);
-            self.blocked = self.types.iter().filter(|t| changed(t)).cloned().collect();
+            let now_blocked: Vec<_> = self.types.iter().filter(|t| changed(t)).cloned().collect();
+            // Until the next UNLOCK, whichever round that belongs to.
+            self.blocked.extend(now_blocked);
         }
         self.table = Some(table.clone());
     }
 
     fn unlock(&mut self, version: u64) {
-        if self.locked_since.is_none() || !self.got_update || version != self.lock_version {
+        let other = self.generation != Generation::V116 && version != self.lock_version;
+        if self.locked_since.is_none() || !self.got_update || other {
             self.violation = Some(format!("{} got a surplus UNLOCK {version}", self.name));
         }
         self.unlocks += 1;
@@ -119,6 +158,20 @@ impl Sidecar {
         self.lock_version = 0;
         self.table = None;
         self.blocked.clear();
+    }
+
+    /// Its replica is gone: what runs may go on for the time of the drain, nothing new begins.
+    pub fn lose_replica(&mut self, now: Duration) {
+        let stopped = self.locked_since.is_some() && self.generation != Generation::V118;
+        let (until, blocked) = (now + self.drain, self.blocked.clone());
+        self.draining = self.table.clone().filter(|_| !stopped).map(|table| Draining { until, table, blocked });
+        self.lose_stream();
+    }
+
+    /// Whether a turn of this actor may still run by a table that it lost.
+    pub fn drains(&self, now: Duration, actor_type: &Arc<str>, actor: u64) -> bool {
+        let still = self.draining.as_ref().filter(|d| self.alive && now < d.until && !d.blocked.contains(actor_type));
+        still.is_some_and(|d| owner(&d.table, actor_type, actor).as_ref() == Some(&self.name))
     }
 
     /// Whether it would run a turn of this actor now.

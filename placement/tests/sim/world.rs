@@ -182,26 +182,7 @@ impl World {
         let generation = [Generation::V116, Generation::V117, Generation::V118][self.rng.random_range(0..3)];
         let types = TYPES.iter().filter(|_| self.rng.random_bool(0.6)).map(|t| Arc::from(*t)).collect();
         let drain = ms(self.rng.random_range(0..2000));
-        let name = format!("10.0.0.{index}:50002").into();
-        Sidecar {
-            name,
-            generation,
-            types,
-            drain,
-            stream: None,
-            as_introduced: true,
-            alive: true,
-            frozen_until: Duration::ZERO,
-            was_frozen: false,
-            table: None,
-            locked_since: None,
-            lock_version: 0,
-            got_update: false,
-            blocked: std::collections::BTreeSet::new(),
-            locks: 0,
-            unlocks: 0,
-            violation: None,
-        }
+        Sidecar::new(index, generation, types, drain)
     }
 
     fn plan_chaos(&mut self, count: usize) {
