@@ -15,7 +15,7 @@ use proto::placement::v1::Host as WireHost;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::{Codec, Streaming};
+use tonic::codec::{BufferSettings, Streaming};
 use tonic::server::NamedService;
 use tonic_prost::ProstCodec;
 use tower::Service;
@@ -31,6 +31,11 @@ const METHOD: &str = "/dapr.proto.placement.v1.Placement/ReportDaprStatus";
 const PARKING: Duration = Duration::from_millis(500);
 /// grpc's default, which is upstream's limit.
 const MAX_MESSAGE: usize = 4 << 20;
+/// The default of 8 KiB is a tenth of what an idle stream costs, and sidecars send some dozen bytes at
+/// a time. Longer messages grow it.
+const READ_BUFFER: usize = 256;
+/// The default; nothing is encoded with it.
+const YIELD_THRESHOLD: usize = 32 << 10;
 
 /// What the service needs to know.
 #[derive(Clone, Debug)]
@@ -86,7 +91,7 @@ impl PlacementService {
         let (parts, body) = request.into_parts();
         let peer = parts.extensions.get::<Peer>();
         let (outbox, orders, closed) = Outbox::new();
-        let decoder = ProstCodec::<WireHost, WireHost>::default().decoder();
+        let decoder = ProstCodec::<WireHost, WireHost>::raw_decoder(BufferSettings::new(READ_BUFFER, YIELD_THRESHOLD));
         let reader = Reader {
             hub: self.hub.clone(),
             stream: StreamId { replica: self.options.replica, seq: self.next.fetch_add(1, Ordering::Relaxed) },
