@@ -204,9 +204,11 @@ mod tests {
     use super::*;
 
     fn around(answers: &[(&str, bool, Option<&str>)]) -> Next {
-        let greeting =
-            |has_state: &bool, leader: &Option<&str>| Greeting { has_state: *has_state, leader: leader.map(node_id) };
-        let answers = answers.iter().map(|(id, has_state, l)| ((*id).to_owned(), greeting(has_state, l))).collect();
+        let greeting = |answer: &(&str, bool, Option<&str>)| {
+            let (id, has_state, leader) = *answer;
+            (id.to_owned(), Greeting { has_state, leader: leader.map(node_id) })
+        };
+        let answers = answers.iter().map(greeting).collect();
         decide(3, &answers, |leader| format!("address of {leader}"))
     }
 

@@ -111,6 +111,11 @@ impl Stream {
         order.map(|order| order.expect("a status ends the stream"))
     }
 
+    /// The next order, whenever it comes.
+    pub async fn next_whenever(&mut self) -> Result<PlacementOrder, Status> {
+        self.from.message().await.map(|order| order.expect("a status ends the stream"))
+    }
+
     /// The next order, which must be `operation`.
     pub async fn expect(&mut self, operation: &str) -> PlacementOrder {
         let order = self.next().await.expect("an order");
