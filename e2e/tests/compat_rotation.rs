@@ -39,6 +39,7 @@ const PODS_LIMIT: Duration = Duration::from_mins(2);
 const RATE: u32 = 1;
 const UPSTREAMS_SENTRY: &str = "localhost/upstream/sentry:1.18.3";
 const FIRED_MORE: u64 = 3;
+const SCHEDULER: &str = "dapr-scheduler-server";
 
 /// What all calls of one kind came to.
 #[derive(Default)]
@@ -48,7 +49,8 @@ struct Sum {
     slowest_ns: u64,
 }
 
-/// Uid and restarts of each pod of the control plane but sentry's.
+/// Uid and restarts of each pod of the control plane but sentry's. The scheduler's pods have no uid
+/// here: they are restarted on purpose.
 type Pods = BTreeMap<String, (String, i32)>;
 
 struct Rotation {
@@ -253,7 +255,8 @@ impl Rotation {
         let mut all = Pods::new();
         for (_, app, _) in SERVICES.into_iter().filter(|(_, app, _)| *app != "dapr-sentry") {
             for pod in self.access.pods(services::NAMESPACE, app).await? {
-                let uid = pod.metadata.uid.clone().unwrap_or_default();
+                let replaced = app == SCHEDULER;
+                let uid = pod.metadata.uid.clone().filter(|_| !replaced).unwrap_or_default();
                 all.insert(pod.metadata.name.clone().unwrap_or_default(), (uid, restarts(&pod)));
             }
         }
@@ -357,11 +360,21 @@ impl Rotation {
         Ok(())
     }
 
+    /// As documented: the store within upstream's scheduler reads its anchors once, at its start.
+    fn restart_schedulers(&self) -> Result<()> {
+        for verb in ["restart", "status --timeout=240s"] {
+            self.kubectl(&format!("rollout {verb} -n {} statefulset/{SCHEDULER}", services::NAMESPACE))?;
+        }
+        self.tell("the scheduler's pods were restarted, one after the other");
+        Ok(())
+    }
+
     /// The last pods that hold only the old anchor go while the others work.
     async fn retire(&self, old: &[Member], others: &[Member], new_root: &str) -> Result<()> {
         self.roll_applications().await?;
         let loads = self.load(&[others]).await?;
         ensure!(self.counted(new_root).await? == old.len(), "other pods than the old members hold only the old anchor");
+        self.restart_schedulers()?;
         ring::remove(&self.access, old).await?;
         let bundle = self.bundle("the old root is retired", |b| b.rotation.is_none()).await?;
         ensure!(bundle.anchors == [new_root.to_owned()], "the Secret holds {} anchors", bundle.anchors.len());
