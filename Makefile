@@ -63,11 +63,11 @@ sim: ## Placement's simulation: make sim SEEDS=100000; SIM_SEED=n replays one se
 bench: bench-placement bench-sentry ## Both benchmarks
 
 .PHONY: bench-placement
-bench-placement: ## Placement beside upstream's: time, rounds, CPU, memory (about 6 minutes)
+bench-placement: ## Placement beside upstream's: time, rounds, CPU, memory (7 minutes)
 	$(BENCH) placement
 
 .PHONY: bench-sentry
-bench-sentry: ## Sentry beside upstream's: CPU per certificate, latency, memory (about 4 minutes)
+bench-sentry: ## Sentry beside upstream's: CPU per certificate, latency, memory (6 minutes)
 	$(BENCH) sentry
 
 .PHONY: verify
