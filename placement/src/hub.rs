@@ -3,7 +3,7 @@
 //! It never waits for a peer: orders go to bounded outboxes, facts to tasks of their own. Streams
 //! belong to the replica that carries them and outlive leaders; the machines belong to one leadership
 //! and are restored from the replicated ledgers by whoever leads next. While another replica leads,
-//! what streams say goes to it over a link, see [`links`].
+//! what streams say goes to it over a link, see `links`.
 
 mod links;
 

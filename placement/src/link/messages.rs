@@ -94,7 +94,7 @@ pub struct Received {
     /// The stream's number.
     #[prost(uint64, tag = "1")]
     pub seq: u64,
-    /// Place in [`OPERATIONS`].
+    /// Place in `OPERATIONS`.
     #[prost(uint32, tag = "2")]
     pub operation: u32,
     /// Round version.
@@ -133,7 +133,7 @@ pub struct Orders {
     /// The streams' numbers.
     #[prost(uint64, repeated, tag = "1")]
     pub seqs: Vec<u64>,
-    /// Place in [`ORDERS`].
+    /// Place in `ORDERS`.
     #[prost(uint32, tag = "2")]
     pub kind: u32,
     /// Its version.
