@@ -2,7 +2,7 @@
 //!
 //! Cost and latency are measured in standalone mode, where nothing but sentry works: no token
 //! review, no API server beside it on the same cores. Memory with many pods needs Kubernetes mode,
-//! against the API server of [`cluster`]; both sides are given the same one.
+//! against the API server of `cluster`; both sides are given the same one.
 
 mod cluster;
 mod load;
