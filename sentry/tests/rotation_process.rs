@@ -168,14 +168,24 @@ async fn signed_standalone(sentry: &Sentry, anchors: &[u8]) -> usize {
     chain.len()
 }
 
-/// Another process on a copy of the same files.
-async fn restarted(sentry: Sentry) -> Sentry {
+/// Another process on the files that a crash leaves, whatever the first was doing.
+async fn restarted(mut sentry: Sentry) -> Sentry {
+    sentry.kill();
     let again = standalone();
-    for entry in std::fs::read_dir(sentry.dir.path().join("creds")).unwrap().flatten() {
-        std::fs::copy(entry.path(), again.dir.path().join("creds").join(entry.file_name())).unwrap();
-    }
-    drop(sentry);
+    copy(&sentry.dir.path().join("creds"), &again.dir.path().join("creds"));
     again.ready().await
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 #[tokio::test]
