@@ -5,9 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::api::{CACHE_VARIABLE, Client, cache_beside};
+use crate::api::Client;
 use crate::backends::Credentials;
 use crate::command::{output, output_with_input};
+use crate::helm;
 use crate::images::Image;
 use crate::mode::Mode;
 use crate::netns;
@@ -81,9 +82,7 @@ impl Cluster {
 
     /// Helm, set to this cluster.
     pub fn helm(&self) -> Command {
-        let mut helm = Command::new(&self.record.helm);
-        helm.env("KUBECONFIG", self.kubeconfig()).env(CACHE_VARIABLE, cache_beside(self.kubeconfig()));
-        helm
+        helm::command(&self.record.helm, self.kubeconfig())
     }
 
     /// The API server's client as the bring-up uses it.

@@ -13,6 +13,13 @@ pub const NAMESPACE: &str = "dapr-system";
 /// Name of the release.
 pub const RELEASE: &str = "dapr";
 
+/// Helm, set to the cluster of this kubeconfig.
+pub fn command(program: &Path, kubeconfig: &Path) -> Command {
+    let mut helm = Command::new(program);
+    helm.env("KUBECONFIG", kubeconfig).env(CACHE_VARIABLE, cache_beside(kubeconfig));
+    helm
+}
+
 /// A chart with its values, and the Helm to install it with.
 #[derive(Debug, Clone)]
 pub struct Chart {
@@ -54,9 +61,7 @@ impl Chart {
     }
 
     fn helm(&self) -> Command {
-        let mut helm = Command::new(&self.helm);
-        helm.env("KUBECONFIG", &self.kubeconfig).env(CACHE_VARIABLE, cache_beside(&self.kubeconfig));
-        helm
+        command(&self.helm, &self.kubeconfig)
     }
 
     fn add_values(&self, helm: &mut Command) {

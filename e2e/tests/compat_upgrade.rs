@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use e2e::args::Up;
 use e2e::cache::Cache;
+use e2e::compat::{self, bundle::Bundle};
 use e2e::components::ControlPlane;
 use e2e::modules::package_folder;
 use e2e::progress::say;
@@ -15,7 +16,6 @@ use e2e::quickstart::manifests::{APPLICATIONS, NAMESPACE};
 use e2e::quickstart::{services, try_blocks, try_sidecar};
 use e2e::up;
 use e2e::upstream::{Part, V1_18};
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use serde_json::{Value, json};
@@ -65,11 +65,6 @@ fn upstreams(chart: PathBuf, values: PathBuf) -> Up {
     Up { control_plane: ControlPlane::Upstream, chart: Some(chart), values: vec![values], ..ours() }
 }
 
-async fn anchors(access: &Access) -> Result<Vec<u8>> {
-    let secret = Api::<Secret>::namespaced(access.client(), services::NAMESPACE).get("dapr-trust-bundle").await?;
-    Ok(secret.data.unwrap_or_default().remove("ca.crt").context("the trust bundle has no ca.crt")?.0)
-}
-
 /// What docs/operator.md tells a user to do before: upstream's operator does not know the short form.
 async fn rewrite_short_subscriptions(access: &Access) -> Result<()> {
     let kind = GroupVersionKind::gvk("dapr.io", "v2alpha1", "Subscription");
@@ -90,10 +85,7 @@ async fn rewrite_short_subscriptions(access: &Access) -> Result<()> {
 async fn restarts_of_sidecars(access: &Access) -> Result<i32> {
     let mut restarts = 0;
     for (app, _) in APPLICATIONS {
-        for pod in access.pods(NAMESPACE, app).await? {
-            let statuses = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
-            restarts += statuses.iter().map(|status| status.restart_count).sum::<i32>();
-        }
+        restarts += access.pods(NAMESPACE, app).await?.iter().map(compat::restarts).sum::<i32>();
     }
     Ok(restarts)
 }
@@ -101,17 +93,14 @@ async fn restarts_of_sidecars(access: &Access) -> Result<i32> {
 /// Changes the control plane under load: only actor calls may fail, and only until placement is whole.
 async fn changes_under_load(access: &Access, to: Up) -> Result<()> {
     let load = Load::of(access.clone()).await?;
-    let (ca, restarts) = (anchors(access).await?, restarts_of_sidecars(access).await?);
+    let (bundle, restarts) = (Bundle::read(access).await?, restarts_of_sidecars(access).await?);
     load.keeper("start").await?;
     load.start_well(RATE).await?;
     let (began, clock) = (OffsetDateTime::now_utc(), Instant::now());
     change(to).await?;
     let excuse: Excuse = began..=OffsetDateTime::now_utc() + ACTORS_RECOVER;
     say("changed; watching what follows");
-    while OffsetDateTime::now_utc() < *excuse.end() {
-        sleep(std::time::Duration::from_secs(1)).await;
-    }
-    sleep(SETTLED).await;
+    sleep(ACTORS_RECOVER.unsigned_abs() + SETTLED).await;
     load.tell().await?;
     let expected = u64::from(RATE) * clock.elapsed().as_secs() * 8 / 10;
     load.stop().await?;
@@ -120,7 +109,7 @@ async fn changes_under_load(access: &Access, to: Up) -> Result<()> {
         let excuses = if actor { std::slice::from_ref(&excuse) } else { &[] };
         tally.judge(&kind, if actor { 1 } else { expected }, excuses)?;
     }
-    ensure!(anchors(access).await? == ca, "the CA changed");
+    ensure!(Bundle::read(access).await?.ca() == bundle.ca(), "the CA changed");
     ensure!(restarts_of_sidecars(access).await? == restarts, "sidecars were restarted");
     load.keeper("stop").await.map(drop)
 }

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::compat::{bundle::Bundle, is_ready};
 use e2e::progress::say;
 use e2e::quickstart::access::{Access, Port};
 use e2e::quickstart::load::Load;
 use e2e::quickstart::manifests::{APPLICATIONS, NAMESPACE};
 use e2e::quickstart::services;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -38,12 +39,6 @@ struct Deletion {
 }
 
 impl Disruption {
-    async fn ca(&self) -> Result<Vec<u8>> {
-        let secrets = Api::<Secret>::namespaced(self.access.client(), services::NAMESPACE);
-        let data = secrets.get("dapr-trust-bundle").await?.data.unwrap_or_default();
-        Ok(data.get("ca.crt").context("the trust bundle has no ca.crt")?.0.clone())
-    }
-
     /// Deletes a pod and waits until its service is whole again and the window is over.
     async fn delete(&self, app: &str, pod: &str) -> Result<Deletion> {
         let wanted = self.access.pods(services::NAMESPACE, app).await?.len();
@@ -108,11 +103,6 @@ impl Disruption {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    statuses.is_some_and(|all| !all.is_empty() && all.iter().all(|c| c.ready))
-}
-
 fn told(deletions: &[Deletion]) -> String {
     let each: Vec<_> = deletions.iter().map(|deletion| format!("{} at {}", deletion.pod, deletion.at)).collect();
     format!("deleted were {}", each.join(", "))
@@ -122,7 +112,7 @@ fn told(deletions: &[Deletion]) -> String {
 async fn no_call_fails_while_each_control_plane_pod_is_deleted_in_turn() -> Result<()> {
     let access = Access::running().await?;
     let cluster = Disruption { load: Load::of(access.clone()).await?, access };
-    let ca = cluster.ca().await?;
+    let bundle = Bundle::read(&cluster.access).await?;
     let streams = cluster.operator_streams().await?;
     ensure!(streams > 0.0, "the operator has no update stream of any sidecar");
     cluster.load.keeper("start").await?;
@@ -151,7 +141,7 @@ async fn no_call_fails_while_each_control_plane_pod_is_deleted_in_turn() -> Resu
         tally.judge(kind, expected, &excuses).with_context(|| told(&deletions))?;
     }
 
-    assert_eq!(cluster.ca().await?, ca, "the CA changed");
+    assert_eq!(Bundle::read(&cluster.access).await?.ca(), bundle.ca(), "the CA changed");
     cluster.sidecars_are_connected().await?;
     cluster.operator_has_its_streams(streams).await?;
     reminders_still_fire(&cluster).await

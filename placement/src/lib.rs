@@ -21,6 +21,7 @@ pub mod args;
 pub mod clock;
 pub mod core;
 pub mod grpc;
+mod handed;
 pub mod hub;
 pub mod link;
 pub mod metrics;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::calls::{self, Call, Second, Summary, Window};
 use super::stage::Stage;
 use super::turns::{self, Overlap, Turn};
+use crate::compat::{is_ready, restarts};
 use crate::progress::say;
 use crate::quickstart::access::{Access, Port};
 use crate::quickstart::metrics::Scrape;
@@ -274,16 +275,6 @@ async fn leader(access: &Access) -> Result<String> {
         ensure!(Instant::now() < deadline, "no replica of placement says that it leads");
         sleep(POLL).await;
     }
-}
-
-fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    statuses.map(|status| status.restart_count).sum()
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    statuses.is_some_and(|all| !all.is_empty() && all.iter().all(|container| container.ready))
 }
 
 /// Third field of `/proc/<pid>/stat`: `T` is stopped.

@@ -23,9 +23,16 @@ mod server;
 mod tls;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+
+/// How long a service or stream is idle before its memory is read.
+const IDLE: Duration = Duration::from_secs(10);
+/// Bounds for an idle service (RULINGS 5).
+const IDLE_RSS_MIB: f64 = 15.0;
+const IDLE_ANON_MIB: f64 = 8.0;
 
 /// What to measure.
 #[derive(Debug, Clone, Args)]

@@ -38,6 +38,11 @@ impl Bundle {
         Ok(Self { anchors: certificates("ca.crt")?, chain: certificates("issuer.crt")?, rotation, data })
     }
 
+    /// `ca.crt`, byte for byte.
+    pub fn ca(&self) -> Option<&[u8]> {
+        self.data.get("ca.crt").map(Vec::as_slice)
+    }
+
     /// The phase of the rotation in progress.
     pub fn phase(&self) -> Option<&str> {
         self.rotation.as_ref()?.get("phase")?.as_str()

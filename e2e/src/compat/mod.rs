@@ -43,6 +43,12 @@ pub fn restarts(pod: &Pod) -> i32 {
     container_statuses(pod).map(|status| status.restart_count).sum()
 }
 
+/// Whether the pod runs and all its containers are ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.is_some_and(|all| !all.is_empty() && all.iter().all(|container| container.ready))
+}
+
 /// Waits until every workload of the control plane is rolled out.
 pub fn control_plane_is_rolled_out(cluster: &Cluster) -> Result<()> {
     let names = ["get", "deploy,statefulset", "-n", services::NAMESPACE, "-o", "name"];

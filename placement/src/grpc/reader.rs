@@ -6,11 +6,11 @@ use std::time::Duration;
 use proto::placement::v1::Host as WireHost;
 use runtime::{BoxError, CancellationToken};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::codec::Streaming;
 
 use crate::core::{Caller, Generation, StreamId, authorize};
+use crate::handed::each;
 use crate::hub::{HubHandle, Input};
 use crate::outbox::Outbox;
 use crate::status::Ending;
@@ -44,16 +44,8 @@ impl ReadersTask {
     }
 
     /// Runs until stopped; readers end with their streams.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
-        let mut readers = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                Some(done) = readers.join_next() => done?,
-                Some(reader) = self.handed.recv() => drop(readers.spawn(reader.run())),
-            }
-        }
+    pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+        each(self.handed, stop, Reader::run).await
     }
 }
 

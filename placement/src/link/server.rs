@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use runtime::{BoxError, CancellationToken};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codec::Streaming;
@@ -18,6 +17,7 @@ use tonic_prost::ProstCodec;
 
 use super::messages::{Announce, Down, Said, Up};
 use super::{DOWNS, MAX_MESSAGE};
+use crate::handed::each;
 use crate::hub::{HubHandle, Input};
 use crate::raft::Leadership;
 
@@ -82,16 +82,9 @@ impl LinksTask {
     }
 
     /// Runs until stopped; readers end with their links.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
-        let mut readers = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                Some(done) = readers.join_next() => done?,
-                Some(link) = self.handed.recv() => drop(readers.spawn(self.reader.clone().read(link))),
-            }
-        }
+    pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+        let reader = self.reader;
+        each(self.handed, stop, |link| reader.clone().read(link)).await
     }
 }
 

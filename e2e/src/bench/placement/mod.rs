@@ -19,13 +19,13 @@ use clap::Args;
 use rustls::ClientConfig;
 use tokio::runtime::{Builder, Runtime};
 
-use super::Bench;
 use super::credentials;
 use super::programs::{Programs, Side};
 use super::report::{Bound, Report, Unit, machine};
 use super::samples::{median, quantile};
 use super::sentry::standalone;
 use super::server::{Server, Start};
+use super::{Bench, IDLE, IDLE_ANON_MIB, IDLE_RSS_MIB};
 use crate::progress::say;
 use fleet::{Arrivals, Fleet};
 use wire::Size;
@@ -34,13 +34,9 @@ use wire::Size;
 const SETTLE: Duration = Duration::from_mins(3);
 /// Between changes: both sides have forgotten the last one by then.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long a service or stream is idle before its memory is read.
-const IDLE: Duration = Duration::from_secs(10);
 /// Changes of one host that are timed.
 const CHANGES: usize = 5;
-/// Bounds of RULINGS 5 and of the issue.
-const IDLE_RSS_MIB: f64 = 15.0;
-const IDLE_ANON_MIB: f64 = 8.0;
+/// Bounds of the issue.
 const STREAM_KIB: f64 = 28.0;
 const ROUNDS: f64 = 10.0;
 

@@ -17,12 +17,12 @@ use clap::Args;
 use proto::sentry::v1::SignCertificateRequest;
 use tokio::runtime::{Builder, Runtime};
 
-use super::Bench;
 use super::credentials::{self, APP_ID, NAMESPACE, signing_request};
 use super::programs::{Programs, Side};
 use super::report::{Bound, Report, Unit, machine};
 use super::samples::{median, quantile};
 use super::server::{Server, Start};
+use super::{Bench, IDLE, IDLE_ANON_MIB, IDLE_RSS_MIB};
 use crate::progress::say;
 use cluster::{CONTROL_PLANE, Cluster, token};
 use load::{Connections, Load};
@@ -36,14 +36,10 @@ const AUTHORITY: [&str; 3] = ["ca.crt", "issuer.crt", "issuer.key"];
 const WARM_UP: usize = 500;
 /// How long the fixed rate lasts.
 const RATE_TIME: Duration = Duration::from_secs(20);
-/// How long a service is idle before its memory is read.
-const IDLE: Duration = Duration::from_secs(10);
-/// Bounds of the issue and of RULINGS 5.
+/// Bounds of the issue.
 const THIRD: f64 = 1.0 / 3.0;
 const P99_SECONDS: f64 = 0.010;
 const PODS_RSS_MIB: f64 = 64.0;
-const IDLE_RSS_MIB: f64 = 15.0;
-const IDLE_ANON_MIB: f64 = 8.0;
 
 /// How large the loads are.
 #[derive(Debug, Clone, Args)]
