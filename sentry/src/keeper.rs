@@ -222,11 +222,14 @@ impl Keeper {
     /// Decides and acts until store, copy and answer agree.
     async fn settle(&self, held: Option<&Bundle>) -> Result<Settled, KeepError> {
         let rules = Rules { jwt: self.options.jwt, key_id: self.options.key_id.as_deref() };
-        let mut waiting_since: Option<Instant> = None;
+        // Since when, and for which version of the Secret: one that was filled and emptied again
+        // meanwhile has a holder with all its time before it.
+        let mut waiting: Option<(Option<String>, Instant)> = None;
         let mut conflicts = 0;
         while conflicts < MAX_CONFLICTS {
             let read = self.store.read().await?;
-            let waited = waiting_since.is_some_and(|since| since.elapsed() >= HOLDER_GRACE);
+            waiting = waiting.filter(|(version, _)| version.as_deref() == read.revision.of_secret());
+            let waited = waiting.as_ref().is_some_and(|(_, since)| since.elapsed() >= HOLDER_GRACE);
             let situation = match held {
                 Some(bundle) => Situation::Running(bundle),
                 None => Situation::Starting {
@@ -237,12 +240,12 @@ impl Keeper {
             let written = match decide(&read.snapshot, situation, rules, unix_now()) {
                 Step::Refuse(problem) => return Err(problem.into()),
                 Step::AwaitHolder => {
-                    if waiting_since.is_none() {
+                    if waiting.is_none() {
                         tracing::warn!(
                             "trust bundle was emptied but a running replica may hold it: waiting for it to write the bundle back"
                         );
                     }
-                    waiting_since.get_or_insert_with(Instant::now);
+                    waiting.get_or_insert_with(|| (read.revision.of_secret().map(str::to_owned), Instant::now()));
                     sleep(HOLDER_POLL).await;
                     continue;
                 }

@@ -108,6 +108,16 @@ pub enum Revision {
     Files(Box<Snapshot>),
 }
 
+impl Revision {
+    /// The version of the Secret alone; files have none.
+    pub fn of_secret(&self) -> Option<&str> {
+        match self {
+            Self::Kubernetes(objects) => objects.secret_version(),
+            Self::Files(_) => None,
+        }
+    }
+}
+
 impl Store {
     /// Reads all items.
     pub async fn read(&self) -> Result<Read, StoreError> {

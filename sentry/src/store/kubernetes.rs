@@ -38,6 +38,13 @@ pub struct Objects {
     config_map: ConfigMap,
 }
 
+impl Objects {
+    /// The version of the Secret.
+    pub fn secret_version(&self) -> Option<&str> {
+        self.secret.metadata.resource_version.as_deref()
+    }
+}
+
 /// Reads and writes the two objects.
 #[derive(Clone)]
 pub struct KubeStore {
