@@ -54,6 +54,7 @@ pub fn frame(order: &Order, replication_factor: i64) -> Bytes {
     let (operation, tables) = match order {
         Order::Lock(_) => ("lock", None),
         Order::Unlock(_) => ("unlock", None),
+        Order::Types(table) => ("update", Some(without_hosts(tables(table, replication_factor)))),
         Order::Update(table) => ("update", Some(tables(table, replication_factor))),
     };
     let wire = PlacementOrder { tables, operation: operation.to_owned(), version: order.version() };
@@ -77,6 +78,12 @@ fn tables(table: &Table, replication_factor: i64) -> PlacementTables {
         api_level: 0,
         replication_factor,
     }
+}
+
+/// Each type with an empty load map: 1.18 takes it for a change, whatever it knows of the type.
+fn without_hosts(mut tables: PlacementTables) -> PlacementTables {
+    tables.entries.values_mut().for_each(|hosts| hosts.load_map.clear());
+    tables
 }
 
 fn table_host(name: &str, entry: &Entry) -> WireHost {
@@ -107,6 +114,18 @@ mod tests {
             |t: &str| tables.entries[t].load_map.iter().map(|(k, h)| (k == &h.name, h.id.clone())).collect::<Vec<_>>();
         assert_eq!(names("x"), [(true, "a".into())]);
         assert_eq!(names("y"), [(true, "a".into()), (true, "b".into())]);
+    }
+
+    #[test]
+    fn the_types_of_a_table_are_an_update_without_hosts() {
+        let hosts = BTreeMap::from([(Arc::from("h1:1"), entry("a", &["x", "y"]))]);
+        let order = frame(&Order::Types(Arc::new(Table { version: 7, hosts })), 100);
+        let order = PlacementOrder::decode(&order[5..]).unwrap();
+        assert_eq!((order.operation.as_str(), order.version), ("update", 7));
+        let tables = order.tables.unwrap();
+        assert_eq!((tables.version.as_str(), tables.replication_factor), ("7", 100));
+        assert_eq!(tables.entries.keys().collect::<Vec<_>>(), ["x", "y"]);
+        assert!(tables.entries.values().all(|hosts| hosts.load_map.is_empty()));
     }
 
     #[test]

@@ -69,6 +69,8 @@ struct Sidecar {
     pending: Option<Arc<Table>>,
     lock: Option<u64>,
     last_lock: u64,
+    /// The types were sent on this stream: its UNLOCK releases what earlier ones left blocked (G10).
+    freed: bool,
 }
 
 impl Sidecar {
@@ -101,6 +103,12 @@ impl Sidecar {
                 (self.lock, self.last_lock) = (Some(version), version);
                 Operation::Lock
             }
+            Order::Types(_) => {
+                assert_eq!((self.generation, self.lock), (Generation::V118, Some(version)), "{}", self.name);
+                assert!(self.active.is_none(), "{}: types to a stream that was unlocked", self.name);
+                self.freed = true;
+                Operation::Update
+            }
             Order::Update(table) => {
                 assert!(self.lock.is_some(), "{}: UPDATE without LOCK", self.name);
                 self.pending = Some(table);
@@ -108,6 +116,7 @@ impl Sidecar {
             }
             Order::Unlock(_) => {
                 assert!(self.lock.is_some(), "{}: UNLOCK without LOCK", self.name);
+                assert_eq!(self.freed, self.generation == Generation::V118, "{}: what is released", self.name);
                 self.lock = None;
                 self.active = Some(self.pending.take().expect("an UPDATE before the UNLOCK"));
                 Operation::Unlock
@@ -158,6 +167,7 @@ impl World {
             pending: None,
             lock: None,
             last_lock: 0,
+            freed: false,
         };
         let settings = Settings { hold: HOLD + SILENCE, ..Settings::default() };
         let mut world = Self {
@@ -282,8 +292,15 @@ impl World {
         let (name, generation) = (sidecar.name.clone(), sidecar.generation);
         let host = Host { id: name.clone(), name, port: 0, api_level: 20, entities: sidecar.types.clone() };
         // 1.16 takes its own time until it counted an UNLOCK by itself; here it connects after that.
-        *sidecar =
-            Sidecar { stream: Some(stream), active: None, pending: None, lock: None, last_lock: 0, ..sidecar.clone() };
+        *sidecar = Sidecar {
+            stream: Some(stream),
+            active: None,
+            pending: None,
+            lock: None,
+            last_lock: 0,
+            freed: false,
+            ..sidecar.clone()
+        };
         place.carrier.opened("ns".into(), Carried::new(stream, host.clone(), generation));
         if place.linked {
             self.step(Event::Opened { stream, host, generation });

@@ -14,6 +14,9 @@ use super::table::Table;
 pub enum Order {
     /// Stop moving actors; a table follows.
     Lock(u64),
+    /// Install the actor types of this table without any host; the table itself follows at once. To a
+    /// sidecar this is an UPDATE like the next one, in which every type changes (placement.md §7.3 G10).
+    Types(Arc<Table>),
     /// Install this table. Shared, so that it is encoded once for all streams.
     Update(Arc<Table>),
     /// Go on with the table installed.
@@ -36,7 +39,7 @@ impl Order {
     pub fn kind(&self) -> OrderKind {
         match self {
             Self::Lock(_) => OrderKind::Lock,
-            Self::Update(_) => OrderKind::Update,
+            Self::Types(_) | Self::Update(_) => OrderKind::Update,
             Self::Unlock(_) => OrderKind::Unlock,
         }
     }
@@ -45,7 +48,7 @@ impl Order {
     pub fn version(&self) -> u64 {
         match self {
             Self::Lock(v) | Self::Unlock(v) => *v,
-            Self::Update(table) => table.version,
+            Self::Types(table) | Self::Update(table) => table.version,
         }
     }
 }

@@ -19,7 +19,7 @@ use super::moment::Moment;
 use super::resume::Hosts;
 use super::round::{Phase, Round};
 use super::settings::Settings;
-use super::stream::{Stage, Stream, StreamId};
+use super::stream::{Leftovers, Stage, Stream, StreamId};
 use super::table::Table;
 
 /// Most op-less messages remembered ahead of the phase they acknowledge; a round has three.
@@ -232,6 +232,10 @@ impl Dissemination {
             return;
         }
         let current = version.is_none_or(|v| v == self.version) && phase == self.round.phase;
+        if current && phase == Phase::Update && stream.leftovers == Leftovers::Sent {
+            stream.leftovers = Leftovers::Changed;
+            return;
+        }
         if current && self.round.acked(id, stream.generation, (&stream.host.name, now)) && phase == Phase::Lock {
             stream.lock_acked = self.version;
         }

@@ -4,7 +4,7 @@ use super::dissemination::Dissemination;
 use super::host::Generation;
 use super::ledger::Settled;
 use super::round::Phase;
-use super::stream::{Stage, StreamId};
+use super::stream::{Leftovers, Stage, StreamId};
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +61,13 @@ pub enum Violation {
         /// The stream.
         stream: StreamId,
     },
+    /// A 1.18 stream was given a table, or unlocked, without the UPDATE that frees what an earlier stream
+    /// left blocked, or the acknowledgement of that UPDATE was taken for the table's.
+    #[error("{stream:?} may be left with blocked types")]
+    LeftBlocked {
+        /// The stream.
+        stream: StreamId,
+    },
     /// An index disagrees with the streams.
     #[error("index {index} disagrees with the streams")]
     Index {
@@ -101,6 +108,7 @@ impl Dissemination {
     }
 
     fn check_stream(&self, id: StreamId) -> Result<(), Violation> {
+        self.check_leftovers(id)?;
         let (stream, version) = (&self.streams[&id], self.version);
         if stream.stage == Stage::Queued {
             let quiet = !stream.in_round && stream.locked.is_none() && stream.table.is_none();
@@ -127,6 +135,19 @@ impl Dissemination {
             return Err(Violation::OtherTable { stream: id, held: stream.table, version });
         }
         self.check_own_host(id)
+    }
+
+    /// G10: nobody goes on with a table whose UNLOCK did not release every type that the table names.
+    fn check_leftovers(&self, id: StreamId) -> Result<(), Violation> {
+        let stream = &self.streams[&id];
+        let given = self.round.phase == Phase::Update && stream.in_round;
+        let well = match stream.leftovers {
+            Leftovers::None => true,
+            Leftovers::Possible => !given && stream.table.is_none(),
+            Leftovers::Sent => given && self.round.owes(id, stream.generation),
+            Leftovers::Changed => given && stream.table.is_none(),
+        };
+        if well { Ok(()) } else { Err(Violation::LeftBlocked { stream: id }) }
     }
 
     /// G8: a host finds itself in the table it goes on with, unless its types changed since.

@@ -20,7 +20,7 @@ use super::host::{Entry, Generation};
 use super::ledger::Settled;
 use super::moment::Moment;
 use super::round::Phase;
-use super::stream::{Stage, Stream, StreamId};
+use super::stream::{Leftovers, Stage, Stream, StreamId};
 
 impl Dissemination {
     /// Takes over what another leader, or this one before a link broke, left behind.
@@ -47,6 +47,10 @@ impl Dissemination {
         }
         let name = host.name.clone();
         let mut stream = Stream::new(host, generation);
+        if carried.table.is_some() {
+            // It was unlocked on this stream: what was blocked before that is released.
+            stream.leftovers = Leftovers::None;
+        }
         let undisturbed = carried.locked.is_none() && carried.table == Some(self.fixed.version);
         if undisturbed && self.round.phase == Phase::Idle {
             stream.stage = Stage::Admitted;

@@ -10,7 +10,7 @@ use super::host::Generation;
 use super::ledger::Settled;
 use super::moment::Moment;
 use super::round::{Phase, Round};
-use super::stream::{Stage, StreamId};
+use super::stream::{Leftovers, Stage, StreamId};
 use super::table::Table;
 
 impl Dissemination {
@@ -117,17 +117,17 @@ impl Dissemination {
             return false;
         }
         let table = self.fixed.clone();
-        for id in &streams {
-            if let Some(stream) = self.streams.get_mut(id) {
-                stream.one_shot = Some(table.version);
-                stream.table = Some(table.version);
-                stream.early_acks = 0;
-            }
-        }
         let version = table.version;
         self.send(self.without_lock(&streams), Order::Lock(version), out);
+        self.send_types(&streams, out);
         for id in &streams {
             self.owed_unlocks.remove(id);
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.one_shot = Some(version);
+                stream.table = Some(version);
+                stream.early_acks = 0;
+                stream.leftovers = Leftovers::None;
+            }
         }
         self.send(streams.clone(), Order::Update(table), out);
         self.send(streams, Order::Unlock(version), out);
@@ -226,7 +226,22 @@ impl Dissemination {
         }
         self.round.enter(Phase::Update, now);
         self.expect_acks();
-        self.send(self.members(), Order::Update(self.fixed.clone()), out);
+        let members = self.members();
+        self.send_types(&members, out);
+        self.send(members, Order::Update(self.fixed.clone()), out);
+    }
+
+    /// Those that may have types blocked since an earlier stream get the table's types without hosts:
+    /// whatever table they kept, each type changes now or by the table that follows.
+    fn send_types(&mut self, streams: &[StreamId], out: &mut Vec<Command>) {
+        let mut unsure = Vec::new();
+        for id in streams {
+            if let Some(stream) = self.streams.get_mut(id).filter(|s| s.leftovers == Leftovers::Possible) {
+                stream.leftovers = Leftovers::Sent;
+                unsure.push(*id);
+            }
+        }
+        self.send(unsure, Order::Types(self.fixed.clone()), out);
     }
 
     fn members(&self) -> Vec<StreamId> {
@@ -254,6 +269,9 @@ impl Dissemination {
             if let Some(stream) = self.streams.get_mut(&id).filter(|s| s.locked.is_some()) {
                 stream.locked = None;
                 stream.table = Some(version);
+                if stream.leftovers == Leftovers::Changed {
+                    stream.leftovers = Leftovers::None;
+                }
                 owed.push(id);
             }
         }
@@ -273,6 +291,9 @@ impl Dissemination {
         self.round = Round::default();
         for stream in self.streams.values_mut() {
             stream.in_round = false;
+            if stream.leftovers != Leftovers::None {
+                stream.leftovers = Leftovers::Possible;
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod convergence;
 mod departed_hosts;
 mod no_early_table;
 mod pairing;
+mod released;
 mod rollout;
 mod sidecar;
 mod single_owner;

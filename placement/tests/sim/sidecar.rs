@@ -1,7 +1,9 @@
 //! A model of one sidecar process: what it does with each order, by generation (placement.md §7.2).
 //! 1.16 reads no versions: after a change of leaders it is unlocked with the table of a later round.
+//! 1.18 keeps from one stream to the next what it knows of each type and which types are blocked, but not
+//! which of them the next UNLOCK releases (G10).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +33,12 @@ pub struct Sidecar {
     pub locked_since: Option<Duration>,
     pub lock_version: u64,
     pub got_update: bool,
-    /// Types blocked between UPDATE and UNLOCK (1.18).
+    /// Hosts of each type by the last UPDATE, for the life of the process (1.18).
+    known: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Types that an UPDATE changed and no UNLOCK released, for the life of the process (1.18).
     pub blocked: BTreeSet<Arc<str>>,
+    /// Types changed on this stream since its last UNLOCK: what the next one releases (1.18).
+    changed: BTreeSet<Arc<str>>,
     /// Turns that go on although the stream is lost.
     pub draining: Option<Draining>,
     /// 1.16 counts these for the life of the process.
@@ -73,7 +79,9 @@ impl Sidecar {
             locked_since: None,
             lock_version: 0,
             got_update: false,
+            known: BTreeMap::new(),
             blocked: BTreeSet::new(),
+            changed: BTreeSet::new(),
             draining: None,
             locks: 0,
             unlocks: 0,
@@ -95,6 +103,10 @@ impl Sidecar {
             Order::Lock(version) => {
                 self.lock(now, *version);
                 (if self.generation == Generation::V117 { self.drain } else { ms(1) }, Operation::Lock)
+            }
+            Order::Types(table) => {
+                self.update_types(table);
+                (ms(1), Operation::Update)
             }
             Order::Update(table) => {
                 self.update(table);
@@ -121,22 +133,49 @@ impl Sidecar {
         self.got_update = false;
     }
 
-    fn update(&mut self, table: &Arc<Table>) {
+    /// An UPDATE that names types and no hosts.
+    fn update_types(&mut self, table: &Arc<Table>) {
+        if self.generation != Generation::V118 {
+            self.violation = Some(format!("{} got an UPDATE without hosts", self.name));
+        }
+        self.check_update(table);
+        let types = table.hosts.values().flat_map(|entry| entry.entities.iter().cloned());
+        self.learn(types.map(|t| (t, BTreeSet::new())).collect());
+        self.table = None;
+    }
+
+    fn check_update(&mut self, table: &Arc<Table>) {
         let other = self.generation != Generation::V116 && table.version != self.lock_version;
         if self.locked_since.is_none() || other {
             self.violation =
                 Some(format!("{} got UPDATE {} under LOCK {}", self.name, table.version, self.lock_version));
         }
+    }
+
+    /// What 1.18 makes of the hosts of each type: those that differ from what it knows are blocked.
+    fn learn(&mut self, types: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>) {
+        let names: BTreeSet<_> = self.known.keys().chain(types.keys()).cloned().collect();
+        let changed = names.into_iter().filter(|name| self.known.get(name) != types.get(name));
+        self.changed.extend(changed);
+        self.blocked.extend(self.changed.iter().cloned());
+        self.known = types;
+    }
+
+    fn update(&mut self, table: &Arc<Table>) {
+        self.check_update(table);
         if self.as_introduced && !self.types.is_empty() && !table.hosts.contains_key(&self.name) && self.table.is_none()
         {
             self.violation = Some(format!("{} is not in its first table", self.name));
         }
         self.got_update = true;
         if self.generation == Generation::V118 {
-            let changed = |t: &Arc<str>| hosting(self.table.as_deref(), t) != hosting(Some(table), t);
-            let now_blocked: Vec<_> = self.types.iter().filter(|t| changed(t)).cloned().collect();
-            // Until the next UNLOCK, whichever round that belongs to.
-            self.blocked.extend(now_blocked);
+            let mut types: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+            for (name, entry) in &table.hosts {
+                for actor_type in &entry.entities {
+                    types.entry(actor_type.clone()).or_default().insert(name.clone());
+                }
+            }
+            self.learn(types);
         }
         self.table = Some(table.clone());
     }
@@ -148,6 +187,23 @@ impl Sidecar {
         }
         self.unlocks += 1;
         self.locked_since = None;
+        // Also of rounds before this one that were given up.
+        for actor_type in std::mem::take(&mut self.changed) {
+            self.blocked.remove(&actor_type);
+        }
+    }
+
+    /// Types that its table names and that it will not run a turn of.
+    pub fn stuck(&self) -> Vec<&Arc<str>> {
+        let unlocked = self.alive && self.locked_since.is_none() && self.table.is_some();
+        self.blocked.iter().filter(|t| unlocked && self.known.contains_key(*t)).collect()
+    }
+
+    /// The process is gone, and with it what it knew.
+    pub fn die(&mut self) {
+        self.alive = false;
+        self.lose_stream();
+        self.known.clear();
         self.blocked.clear();
     }
 
@@ -157,7 +213,7 @@ impl Sidecar {
         self.locked_since = None;
         self.lock_version = 0;
         self.table = None;
-        self.blocked.clear();
+        self.changed.clear();
     }
 
     /// Its replica is gone: what runs may go on for the time of the drain, nothing new begins.
@@ -185,11 +241,6 @@ impl Sidecar {
     }
 }
 
-fn hosting<'a>(table: Option<&'a Table>, actor_type: &Arc<str>) -> BTreeSet<&'a Arc<str>> {
-    let hosts = table.into_iter().flat_map(|t| &t.hosts);
-    hosts.filter(|(_, e)| e.entities.contains(actor_type)).map(|(name, _)| name).collect()
-}
-
 /// The owner of an actor: highest random weight instead of the ring, with the same property that a
 /// removed host moves only its own actors.
 pub fn owner(table: &Table, actor_type: &Arc<str>, actor: u64) -> Option<Arc<str>> {
@@ -197,5 +248,6 @@ pub fn owner(table: &Table, actor_type: &Arc<str>, actor: u64) -> Option<Arc<str
         name.bytes()
             .fold(actor.wrapping_mul(0x9e37_79b9_7f4a_7c15), |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
     };
-    hosting(Some(table), actor_type).into_iter().max_by_key(weight).cloned()
+    let hosting = table.hosts.iter().filter(|(_, entry)| entry.entities.contains(actor_type));
+    hosting.map(|(name, _)| name).max_by_key(weight).cloned()
 }

@@ -37,6 +37,8 @@ pub enum Fault {
     SecondLock,
     /// A half-closed stream is not told to the machine.
     UnnoticedEnd,
+    /// UPDATEs without hosts are acknowledged by the server on behalf of the sidecars.
+    SkippedTypes,
     /// UNLOCKs to one sidecar in ten get lost.
     LostUnlock,
 }
@@ -343,14 +345,18 @@ impl World {
             let twice = self.fault == Fault::SecondLock
                 && matches!(order, Order::Lock(_))
                 && self.sidecars[who].generation == Generation::V116;
-            for _ in 0..if lost { 0 } else { 1 + usize::from(twice) } {
+            let skipped = self.fault == Fault::SkippedTypes && matches!(order, Order::Types(_));
+            for _ in 0..if lost || skipped { 0 } else { 1 + usize::from(twice) } {
                 let at = self.arrival(*stream, false);
                 self.schedule(at, Happening::ToSidecar(who, *stream, order.clone()));
             }
-            if let (Order::Lock(version), Fault::SkippedAckCheck) = (order, self.fault) {
-                let message = Message { operation: Operation::Lock, version: Some(*version), entities: vec![] };
-                self.schedule(self.now, Happening::ToServer(*stream, message));
-            }
+            let forged = match (order, self.fault) {
+                (Order::Lock(_), Fault::SkippedAckCheck) => Operation::Lock,
+                (Order::Types(_), Fault::SkippedTypes) => Operation::Update,
+                _ => continue,
+            };
+            let message = Message { operation: forged, version: Some(order.version()), entities: vec![] };
+            self.schedule(self.now, Happening::ToServer(*stream, message));
         }
     }
 
@@ -461,8 +467,7 @@ impl World {
     fn crash(&mut self, who: usize) {
         let stream = self.sidecars[who].stream;
         let sidecar = &mut self.sidecars[who];
-        sidecar.alive = false;
-        sidecar.lose_stream();
+        sidecar.die();
         if let Some(stream) = stream {
             let at = self.arrival(stream, true);
             self.schedule(at, Happening::Gone(stream));

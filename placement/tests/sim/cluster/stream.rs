@@ -77,8 +77,19 @@ fn order(wire: PlacementOrder) -> Order {
     match wire.operation.as_str() {
         "lock" => Order::Lock(wire.version),
         "unlock" => Order::Unlock(wire.version),
-        _ => Order::Update(Arc::new(table(wire.version, wire.tables.expect("an update has tables")))),
+        _ => update(wire.version, wire.tables.expect("an update has tables")),
     }
+}
+
+/// A table, or its types without hosts: those are put under a host that nobody is.
+fn update(version: u64, tables: PlacementTables) -> Order {
+    let without_hosts = tables.entries.values().any(|hosts| hosts.load_map.is_empty());
+    if !without_hosts {
+        return Order::Update(Arc::new(table(version, tables)));
+    }
+    let entities = tables.entries.into_keys().map(Arc::from).collect();
+    let nobody = Entry { id: "nobody".into(), port: 0, api_level: 0, entities };
+    Order::Types(Arc::new(Table { version, hosts: BTreeMap::from([("nobody".into(), Arc::new(nobody))]) }))
 }
 
 /// The table turned around again: host → actor types.

@@ -521,8 +521,7 @@ impl Cluster {
     fn crash(&mut self, who: usize) -> Seen {
         self.hang_up(who);
         let sidecar = &mut self.members[who].sidecar;
-        sidecar.alive = false;
-        sidecar.lose_stream();
+        sidecar.die();
         Seen::Moved
     }
 
