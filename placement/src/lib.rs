@@ -49,8 +49,8 @@ use crate::link::{LinksTask, UplinkTask};
 use crate::metrics::Metrics;
 use crate::raft::{FormerTask, Replica, ReplicaTasks, node_id};
 
-/// Handover, streams' ends and Raft's stop fit well below Kubernetes' 30 s.
-const SHUTDOWN: Duration = Duration::from_secs(15);
+/// Handover, resignation, streams' ends and Raft's stop fit well below Kubernetes' 30 s.
+const SHUTDOWN: Duration = Duration::from_secs(20);
 /// How long open connections may take to close once their streams ended.
 const GRPC_GRACE: Duration = Duration::from_secs(2);
 /// Upstream tries this often to resolve and bind its own raft address.
@@ -82,11 +82,12 @@ pub async fn run(config: Config) -> Result<(), BoxError> {
     Ok(outcome?)
 }
 
-/// Leadership goes to another replica before any stream ends.
+/// Leadership goes to another replica before any stream ends, and the vote where it can be spared.
 async fn hand_over(hub: HubHandle, service: PlacementService, replica: Replica) {
     service.leave();
     hub.send(Input::Leave).await;
     replica.hand_over().await;
+    replica.resign().await;
 }
 
 /// Binds everything and starts every task.

@@ -459,6 +459,35 @@ async fn a_cluster_grows_from_three_to_five_and_shrinks_again_while_it_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_five_members_those_that_are_stopped_give_up_their_votes_down_to_three_and_get_them_back() {
+    let mut cluster = Cluster::of(5).await;
+    let mut host = cluster.connect(0, says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+    let leave = async |index: usize| {
+        let replica = cluster.server(index).placement.replica.clone();
+        replica.hand_over().await;
+        replica.resign().await;
+    };
+    tokio::join!(leave(3), leave(4));
+    for index in 3..5 {
+        cluster.kill(index).await;
+    }
+    cluster.voters(3).await;
+    // Three can lose one, but spare none.
+    let leader = cluster.leader().await;
+    cluster.server((leader + 1) % 3).placement.replica.resign().await;
+    cluster.voters(3).await;
+    host.stays_quiet(Duration::from_millis(100)).await;
+    // With five votes, two of which are gone, the loss of one more would have been the end.
+    cluster.kill(1).await;
+    cluster.leader().await;
+    let mut second = cluster.connect(2, says::v117("h2", &["a"])).await;
+    tokio::join!(complete(&mut host, "h"), complete(&mut second, "h2"));
+    cluster.servers[3] = Some(cluster.start(3).await);
+    cluster.voters(4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_replica_with_a_log_path_goes_on_where_it_stopped() {
     let mut cluster = Cluster::of(1).await;
     let mut host = cluster.connect(0, says::v117("h", &["a"])).await;

@@ -24,11 +24,12 @@ const RETRY_MS: std::ops::Range<u64> = 150..450;
 /// An answer that does not come within this will not: everything asked may be asked again.
 const JOIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Brings a blank node into the cluster, then waits for the end.
+/// Brings a node into the cluster that is blank or gave up its vote, then waits for the end.
 pub struct MembershipTask {
     replica: Replica,
     blank: bool,
-    /// The members agreed to forget what this node was before; that lasts as long as the process.
+    /// The members agreed to forget what this node was before, or nothing needs to be forgotten; that lasts
+    /// as long as the process.
     forgotten: bool,
     /// It votes already, because a majority has no memory; perhaps it was forgotten before.
     helping: bool,
@@ -49,12 +50,12 @@ enum Next {
 
 impl MembershipTask {
     pub(super) fn new(replica: Replica, blank: bool) -> Self {
-        Self { replica, blank, forgotten: false, helping: false }
+        Self { replica, blank, forgotten: !blank, helping: false }
     }
 
     /// Runs until stopped.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
-        let mut outside = self.blank;
+        let mut outside = true;
         let mut tries = 0;
         while outside {
             tries += 1;
@@ -77,10 +78,14 @@ impl MembershipTask {
 
     /// One look around and what follows from it: true when this node may vote.
     async fn attempt(&mut self) -> Result<bool, BoxError> {
+        if !self.blank {
+            return Ok(self.come_back().await);
+        }
         if self.helping && self.is_voter() {
             return Ok(true);
         }
-        match self.look_around().await {
+        let answers = self.ask_around().await;
+        match decide(self.replica.options.members.len(), &answers, |id| self.address_of(id)) {
             Next::Form => self.form().await?,
             Next::Join(leader, address) => {
                 if !self.join((leader, &address)).await {
@@ -100,6 +105,25 @@ impl MembershipTask {
         Ok(true)
     }
 
+    /// Whether a node with memory is a member, also if it gave up its vote at its last stop. Its own memory
+    /// may not tell: nobody sends the last change to a member that it removes.
+    async fn come_back(&mut self) -> bool {
+        if self.replica.leadership().borrow().is_leading() {
+            return true;
+        }
+        let answers = self.ask_around().await;
+        let Some((leader, greeting)) = leading(&answers) else { return false };
+        if greeting.voters.contains(&node_id(&self.replica.options.id)) {
+            return true;
+        }
+        let address = self.address_of(leader);
+        self.join((node_id(leader), &address)).await
+    }
+
+    fn address_of(&self, id: &str) -> String {
+        self.replica.options.members[id].clone()
+    }
+
     fn is_voter(&self) -> bool {
         let metrics = self.replica.raft.metrics().borrow().clone();
         metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id)
@@ -111,17 +135,13 @@ impl MembershipTask {
         self.replica.raft.runtime_config().elect(true);
     }
 
-    async fn look_around(&self) -> Next {
+    async fn ask_around(&self) -> BTreeMap<String, Greeting> {
         let options = &self.replica.options;
         let others = options.members.iter().filter(|(id, _)| **id != options.id);
         let greetings =
             others.map(|(id, address)| async move { (id.clone(), self.greet((node_id(id), address)).await) });
-        let answers: BTreeMap<String, Greeting> = futures::future::join_all(greetings)
-            .await
-            .into_iter()
-            .filter_map(|(id, greeting)| Some((id, greeting?)))
-            .collect();
-        decide(options.members.len(), &answers, |leader| options.members[leader].clone())
+        let answers = futures::future::join_all(greetings).await;
+        answers.into_iter().filter_map(|(id, greeting)| Some((id, greeting?))).collect()
     }
 
     async fn greet(&self, (node, address): (NodeId, &str)) -> Option<Greeting> {
@@ -185,9 +205,13 @@ fn pause(node: NodeId, tries: u64) -> Duration {
     Duration::from_millis(RETRY_MS.start + mix(node.wrapping_add(tries)) % spread)
 }
 
+/// The one that says of itself that it leads.
+fn leading(answers: &BTreeMap<String, Greeting>) -> Option<(&String, &Greeting)> {
+    answers.iter().find(|(id, greeting)| greeting.has_state && greeting.leader == Some(node_id(id)))
+}
+
 fn decide(members: usize, answers: &BTreeMap<String, Greeting>, address: impl Fn(&str) -> String) -> Next {
-    let leads = |(id, greeting): &(&String, &Greeting)| greeting.has_state && greeting.leader == Some(node_id(id));
-    if let Some((leader, _)) = answers.iter().find(leads) {
+    if let Some((leader, _)) = leading(answers) {
         return Next::Join(node_id(leader), address(leader));
     }
     let blank = 1 + answers.values().filter(|g| !g.has_state).count();
@@ -206,7 +230,7 @@ mod tests {
     fn around(answers: &[(&str, bool, Option<&str>)]) -> Next {
         let greeting = |answer: &(&str, bool, Option<&str>)| {
             let (id, has_state, leader) = *answer;
-            (id.to_owned(), Greeting { has_state, leader: leader.map(node_id) })
+            (id.to_owned(), Greeting { has_state, leader: leader.map(node_id), voters: [].into() })
         };
         let answers = answers.iter().map(greeting).collect();
         decide(3, &answers, |leader| format!("address of {leader}"))

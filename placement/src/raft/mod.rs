@@ -26,8 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{Security, SpiffeId};
+use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::RaftLogStorage;
-use openraft::{Config, SnapshotPolicy};
+use openraft::{BasicNode, Config, LogId, RaftMetrics, SnapshotPolicy};
 use tokio::sync::watch;
 
 pub use chance::seed_thread;
@@ -36,7 +37,9 @@ pub use leadership::{Leadership, LeadershipTask, NodeStatus};
 pub use machine::LedgerMachine;
 pub use membership::MembershipTask;
 pub use network::Peers;
+use rpc::JoinRequest;
 pub use rpc::{Envelope, Method, Wire};
+use server::FEWEST_VOTERS;
 pub use server::{Gates, PeerService};
 pub use store::{OpenError, Store};
 pub use types::{Fact, Ledgers, NodeId, Raft, Types, node_id};
@@ -50,6 +53,8 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 const ELECTION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1800));
 /// How long a planned handover may take; upstream's followers need 2 to 4 s without one.
 const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
+/// How long giving up the vote may take; the leader may be handing over at the same time.
+const RESIGN_LIMIT: Duration = Duration::from_secs(8);
 const HANDOVER_RETRY: Duration = Duration::from_millis(250);
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// A snapshot after this many entries; each is a few hundred bytes.
@@ -97,12 +102,16 @@ pub enum ReplicaError {
     Fatal(#[from] openraft::error::Fatal<NodeId>),
 }
 
-/// A fact was not replicated: this node does not lead any more, or not yet.
+/// A fact was not replicated.
 #[derive(Debug, thiserror::Error)]
-#[error("not replicated")]
-pub struct NotReplicated(
-    #[source] openraft::error::RaftError<NodeId, openraft::error::ClientWriteError<NodeId, openraft::BasicNode>>,
-);
+pub enum NotReplicated {
+    /// This node is about to stop.
+    #[error("leadership is being handed over")]
+    HandingOver,
+    /// This node does not lead any more, or not yet.
+    #[error("not replicated")]
+    Raft(#[source] Box<RaftError<NodeId, ClientWriteError<NodeId, BasicNode>>>),
+}
 
 /// A running node. Clones share it.
 #[derive(Clone)]
@@ -183,7 +192,8 @@ impl Replica {
 
     /// Replicates a fact: returns when a majority has it on disk (or in memory without a log path).
     pub async fn propose(&self, fact: Fact) -> Result<(), NotReplicated> {
-        self.raft.client_write(fact).await.map(|_| ()).map_err(NotReplicated)
+        let _writing = self.gates.write.enter().await.ok_or(NotReplicated::HandingOver)?;
+        self.raft.client_write(fact).await.map(|_| ()).map_err(|error| NotReplicated::Raft(error.into()))
     }
 
     /// The raft address of the leader, if another node is known to lead.
@@ -202,7 +212,17 @@ impl Replica {
     /// Gives leadership to the member that is furthest; returns when another one leads, or gives up.
     pub async fn hand_over(&self) {
         self.raft.runtime_config().elect(false);
-        let Some((heir, address)) = self.heir() else { return };
+        if !self.gates.write.shut(CALL_LIMIT).await {
+            tracing::debug!("something is still being written");
+        }
+        // What was written is committed, and so is told here; metrics are behind.
+        let Ok((last, _applied)) = self.raft.get_read_log_id().await else { return };
+        let mut metrics = self.raft.metrics();
+        let has_all = metrics.wait_for(|m| heir(m).is_none_or(|heir| heir.log >= last));
+        if tokio::time::timeout(CALL_LIMIT, has_all).await.is_err() {
+            tracing::debug!("no other member has all that this leader wrote");
+        }
+        let Some(Heir { node: heir, address, .. }) = heir(&self.raft.metrics().borrow()) else { return };
         self.raft.runtime_config().heartbeat(false);
         tracing::info!(heir, "handing leadership over");
         let me = node_id(&self.options.id);
@@ -212,7 +232,6 @@ impl Replica {
             if let Err(error) = asked {
                 tracing::debug!(%error, heir, "the heir did not answer");
             }
-            let mut metrics = self.raft.metrics();
             let taken = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != me));
             if tokio::time::timeout(HANDOVER_RETRY, taken).await.is_ok_and(|seen| seen.is_ok()) {
                 tracing::info!(heir, "leadership handed over");
@@ -222,14 +241,26 @@ impl Replica {
         tracing::warn!(heir, "nobody took leadership over in time");
     }
 
-    /// The voter that has most of the log, and its address; none when alone or not leading.
-    fn heir(&self) -> Option<(NodeId, String)> {
-        let metrics = self.raft.metrics().borrow().clone();
-        let replication = metrics.replication.as_ref()?;
-        let members = metrics.membership_config.membership();
-        let voters: Vec<NodeId> = members.voter_ids().filter(|id| *id != metrics.id).collect();
-        let heir = voters.into_iter().max_by_key(|id| replication.get(id).copied().flatten())?;
-        members.get_node(&heir).map(|node| (heir, node.addr.clone()))
+    /// Gives up this node's vote before it stops, where more than [`FEWEST_VOTERS`] have one: so a cluster
+    /// of five becomes one of three as its last replicas are stopped. If it is started again, it asks to be
+    /// taken in.
+    pub async fn resign(&self) {
+        let request = JoinRequest { node: node_id(&self.options.id), address: self.address().to_owned() };
+        let resigned = async {
+            while self.status().voters > FEWEST_VOTERS {
+                let leader = self.raft.metrics().borrow().current_leader;
+                if let Some((leader, address)) = leader.zip(self.leader()) {
+                    match self.peers.call((leader, &address), Method::Resign, &request, CALL_LIMIT).await {
+                        Ok(()) => return,
+                        Err(error) => tracing::debug!(%error, leader, "the leader did not take the resignation yet"),
+                    }
+                }
+                tokio::time::sleep(HANDOVER_RETRY).await;
+            }
+        };
+        if tokio::time::timeout(RESIGN_LIMIT, resigned).await.is_err() {
+            tracing::warn!("this node stops with its vote: a replica that does not come back needs --former-members");
+        }
     }
 
     /// Stops Raft; to be called last.
@@ -238,6 +269,23 @@ impl Replica {
             tracing::warn!(%error, "raft did not stop in order");
         }
     }
+}
+
+/// The voter that has most of a leader's log.
+struct Heir {
+    node: NodeId,
+    address: String,
+    /// The last entry it has.
+    log: Option<LogId<NodeId>>,
+}
+
+/// None when alone or not leading.
+fn heir(metrics: &RaftMetrics<NodeId, BasicNode>) -> Option<Heir> {
+    let replication = metrics.replication.as_ref()?;
+    let members = metrics.membership_config.membership();
+    let log = |node: NodeId| replication.get(&node).copied().flatten();
+    let node = members.voter_ids().filter(|id| *id != metrics.id).max_by_key(|id| log(*id))?;
+    members.get_node(&node).map(|member| Heir { node, address: member.addr.clone(), log: log(node) })
 }
 
 /// The same for every number of members: a cluster of one may grow while it runs. A single voter elects

@@ -3,6 +3,8 @@
 //! Both sides require placement's own SPIFFE identity when TLS is on. Foreign bytes on the port end
 //! their own connection and nothing else.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -42,14 +44,16 @@ pub enum Method {
     Leave,
     /// You forgot me: take me in again.
     Join,
+    /// I am stopping: go on without my vote, if enough others have one.
+    Resign,
     /// I am leaving: become the leader.
     TakeOver,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 7] =
-        [Self::Append, Self::Vote, Self::Snapshot, Self::Hello, Self::Leave, Self::Join, Self::TakeOver];
+    pub const ALL: [Self; 8] =
+        [Self::Append, Self::Vote, Self::Snapshot, Self::Hello, Self::Leave, Self::Join, Self::Resign, Self::TakeOver];
 
     /// The HTTP path.
     pub const fn path(self) -> &'static str {
@@ -60,6 +64,7 @@ impl Method {
             Self::Hello => "/daprcp.placement.raft.v1.Raft/Hello",
             Self::Leave => "/daprcp.placement.raft.v1.Raft/Leave",
             Self::Join => "/daprcp.placement.raft.v1.Raft/Join",
+            Self::Resign => "/daprcp.placement.raft.v1.Raft/Resign",
             Self::TakeOver => "/daprcp.placement.raft.v1.Raft/TakeOver",
         }
     }
@@ -72,9 +77,11 @@ pub struct Greeting {
     pub has_state: bool,
     /// The leader it follows, or itself while a majority answers it.
     pub leader: Option<NodeId>,
+    /// Who has a vote, as far as the node knows.
+    pub voters: BTreeSet<NodeId>,
 }
 
-/// Payload of [`Method::Leave`] and [`Method::Join`].
+/// Payload of [`Method::Leave`], [`Method::Join`] and [`Method::Resign`].
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct JoinRequest {
     /// The node that asks.

@@ -13,6 +13,7 @@ use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
 use openraft::{BasicNode, ChangeMembers, Vote};
 use runtime::{BoxError, CancellationToken};
 use serde::de::DeserializeOwned;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tonic::body::Body;
 use tonic::server::{NamedService, UnaryService};
 use tonic::{Request, Response, Status};
@@ -26,20 +27,49 @@ use crate::link::{self, Links};
 
 /// How long a rejoining member may take to catch up before its attempt counts as failed.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// With so many voters one may be lost; a planned stop does not make them fewer.
+pub(super) const FEWEST_VOTERS: usize = 3;
 
-/// What a member without memory may take part in already.
+/// What a member takes part in: not yet everything without its memory, and not everything at its end.
 #[derive(Debug)]
 pub struct Gates {
     /// It may have voted before it lost its memory.
     pub vote: AtomicBool,
     /// It may have acknowledged entries that it lost; leaders must forget that first.
     pub append: AtomicBool,
+    /// Shut while it hands leadership over: an heir that lacks what is written now would win no vote.
+    pub write: WriteGate,
+}
+
+/// Lets writes of a leader through until it is shut.
+#[derive(Debug)]
+pub struct WriteGate {
+    open: AtomicBool,
+    inside: RwLock<()>,
+}
+
+impl WriteGate {
+    fn open() -> Self {
+        Self { open: true.into(), inside: RwLock::new(()) }
+    }
+
+    /// To be held while something is written; none once the gate is shut.
+    pub async fn enter(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let inside = self.inside.read().await;
+        self.open.load(Ordering::Acquire).then_some(inside)
+    }
+
+    /// Lets nothing in any more; returns when nothing is inside, and says false if that takes too long.
+    pub async fn shut(&self, limit: Duration) -> bool {
+        self.open.store(false, Ordering::Release);
+        tokio::time::timeout(limit, self.inside.write()).await.is_ok()
+    }
 }
 
 impl Gates {
     /// Open for a member with memory.
     pub fn new(open: bool) -> Self {
-        Self { vote: open.into(), append: open.into() }
+        Self { vote: open.into(), append: open.into(), write: WriteGate::open() }
     }
 }
 
@@ -104,8 +134,13 @@ impl PeerService {
                 let () = self.open(&envelope)?;
                 self.hello()
             }
-            Method::Leave => within(self.forget(self.open(&envelope)?)).await,
-            Method::Join => within(self.join(self.open(&envelope)?)).await,
+            Method::Leave => {
+                let JoinRequest { node, address } = self.open(&envelope)?;
+                tracing::info!(node, address, "member lost its memory");
+                self.change(self.remove(node)).await
+            }
+            Method::Join => self.change(self.join(self.open(&envelope)?)).await,
+            Method::Resign => self.change(self.resign(self.open(&envelope)?)).await,
             Method::TakeOver => {
                 let () = self.open(&envelope)?;
                 self.raft.trigger().elect().await.map_err(|e| Status::internal(e.to_string()))?;
@@ -138,18 +173,39 @@ impl PeerService {
         let metrics = self.raft.metrics().borrow().clone();
         let quorum = NodeStatus::read(&metrics).quorum;
         let leader = metrics.current_leader.filter(|leader| *leader != metrics.id || quorum);
-        pack(&Greeting { has_state: metrics.last_applied.is_some(), leader })
+        let voters = metrics.membership_config.membership().voter_ids().collect();
+        pack(&Greeting { has_state: metrics.last_applied.is_some(), leader, voters })
+    }
+
+    /// Changes the members, unless this node hands leadership over.
+    async fn change(&self, change: impl Future<Output = Result<(), Status>>) -> Result<Envelope, Status> {
+        let Some(_writing) = self.gates.write.enter().await else {
+            return Err(Status::failed_precondition("this node hands leadership over"));
+        };
+        let limit = tokio::time::timeout(JOIN_LIMIT, change).await;
+        limit.map_err(|_elapsed| Status::deadline_exceeded("the change of members took too long"))??;
+        pack(&())
+    }
+
+    /// Goes on without the vote of a member that stops, as long as [`FEWEST_VOTERS`] remain. Otherwise the
+    /// member keeps its vote, and that is no error.
+    async fn resign(&self, join: JoinRequest) -> Result<(), Status> {
+        let voters: BTreeSet<NodeId> =
+            self.raft.metrics().borrow().membership_config.membership().voter_ids().collect();
+        if voters.len() <= FEWEST_VOTERS && voters.contains(&join.node) {
+            return Ok(());
+        }
+        tracing::info!(node = join.node, address = join.address, "member gives up its vote");
+        self.remove(join.node).await
     }
 
     /// Forgets a member, and with it everything it ever acknowledged. Only a leader can.
-    async fn forget(&self, join: JoinRequest) -> Result<(), Status> {
-        tracing::info!(node = join.node, address = join.address, "member lost its memory");
+    async fn remove(&self, node: NodeId) -> Result<(), Status> {
         let members = self.raft.metrics().borrow().membership_config.clone();
-        let is = |id: &NodeId| *id == join.node;
-        let change: ChangeMembers<NodeId, BasicNode> = if members.membership().voter_ids().any(|id| is(&id)) {
-            ChangeMembers::RemoveVoters(BTreeSet::from([join.node]))
-        } else if members.membership().learner_ids().any(|id| is(&id)) {
-            ChangeMembers::RemoveNodes(BTreeSet::from([join.node]))
+        let change: ChangeMembers<NodeId, BasicNode> = if members.membership().voter_ids().any(|id| id == node) {
+            ChangeMembers::RemoveVoters(BTreeSet::from([node]))
+        } else if members.membership().learner_ids().any(|id| id == node) {
+            ChangeMembers::RemoveNodes(BTreeSet::from([node]))
         } else {
             // Nothing to forget, but only a leader may say so.
             return self.raft.ensure_linearizable().await.map(|_| ()).map_err(|e| refused(&e));
@@ -173,12 +229,6 @@ fn forgetful() -> Status {
 
 fn refused(error: &dyn std::error::Error) -> Status {
     Status::failed_precondition(error.to_string())
-}
-
-async fn within(change: impl Future<Output = Result<(), Status>>) -> Result<Envelope, Status> {
-    let limit = tokio::time::timeout(JOIN_LIMIT, change).await;
-    limit.map_err(|_elapsed| Status::deadline_exceeded("the change of members took too long"))??;
-    pack(&())
 }
 
 struct Handler {
