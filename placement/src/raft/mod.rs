@@ -20,6 +20,7 @@ mod server;
 mod store;
 mod types;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -218,27 +219,35 @@ impl Replica {
         // What was written is committed, and so is told here; metrics are behind.
         let Ok((last, _applied)) = self.raft.get_read_log_id().await else { return };
         let mut metrics = self.raft.metrics();
-        let has_all = metrics.wait_for(|m| heir(m).is_none_or(|heir| heir.log >= last));
+        let has_all = metrics.wait_for(|m| heirs(m).first().is_none_or(|heir| heir.log >= last));
         if tokio::time::timeout(CALL_LIMIT, has_all).await.is_err() {
             tracing::debug!("no other member has all that this leader wrote");
         }
-        let Some(Heir { node: heir, address, .. }) = heir(&self.raft.metrics().borrow()) else { return };
+        let heirs = heirs(&self.raft.metrics().borrow());
+        if heirs.is_empty() {
+            return;
+        }
         self.raft.runtime_config().heartbeat(false);
-        tracing::info!(heir, "handing leadership over");
+        tracing::info!("handing leadership over");
         let me = node_id(&self.options.id);
         let limit = tokio::time::Instant::now() + HANDOVER_LIMIT;
-        while tokio::time::Instant::now() < limit {
-            let asked: Result<(), _> = self.peers.call((heir, &address), Method::TakeOver, &(), CALL_LIMIT).await;
+        // Everyone is asked twice: those who refuse are about to leave, too.
+        let mut refusals = 0;
+        while refusals < 2 * heirs.len() && tokio::time::Instant::now() < limit {
+            let heir = &heirs[refusals % heirs.len()];
+            let to = (heir.node, heir.address.as_str());
+            let asked: Result<(), _> = self.peers.call(to, Method::TakeOver, &(), CALL_LIMIT).await;
             if let Err(error) = asked {
-                tracing::debug!(%error, heir, "the heir did not answer");
+                tracing::debug!(%error, heir = heir.node, "the heir does not take over");
+                refusals += 1;
             }
             let taken = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != me));
             if tokio::time::timeout(HANDOVER_RETRY, taken).await.is_ok_and(|seen| seen.is_ok()) {
-                tracing::info!(heir, "leadership handed over");
+                tracing::info!(heir = heir.node, "leadership handed over");
                 return;
             }
         }
-        tracing::warn!(heir, "nobody took leadership over in time");
+        tracing::warn!("nobody took leadership over");
     }
 
     /// Gives up this node's vote before it stops, where more than [`FEWEST_VOTERS`] have one: so a cluster
@@ -271,7 +280,7 @@ impl Replica {
     }
 }
 
-/// The voter that has most of a leader's log.
+/// Another voter.
 struct Heir {
     node: NodeId,
     address: String,
@@ -279,13 +288,19 @@ struct Heir {
     log: Option<LogId<NodeId>>,
 }
 
-/// None when alone or not leading.
-fn heir(metrics: &RaftMetrics<NodeId, BasicNode>) -> Option<Heir> {
-    let replication = metrics.replication.as_ref()?;
+/// Who may lead after a leader: first who has most of its log. Nobody when it is alone or does not lead.
+fn heirs(metrics: &RaftMetrics<NodeId, BasicNode>) -> Vec<Heir> {
+    let Some(replication) = &metrics.replication else { return Vec::new() };
     let members = metrics.membership_config.membership();
-    let log = |node: NodeId| replication.get(&node).copied().flatten();
-    let node = members.voter_ids().filter(|id| *id != metrics.id).max_by_key(|id| log(*id))?;
-    members.get_node(&node).map(|member| Heir { node, address: member.addr.clone(), log: log(node) })
+    let others = members.voter_ids().filter(|id| *id != metrics.id);
+    let mut heirs: Vec<_> = others
+        .filter_map(|node| {
+            let address = members.get_node(&node)?.addr.clone();
+            Some(Heir { node, address, log: replication.get(&node).copied().flatten() })
+        })
+        .collect();
+    heirs.sort_by_key(|heir| Reverse(heir.log));
+    heirs
 }
 
 /// The same for every number of members: a cluster of one may grow while it runs. A single voter elects

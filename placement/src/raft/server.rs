@@ -143,6 +143,8 @@ impl PeerService {
             Method::Resign => self.change(self.resign(self.open(&envelope)?)).await,
             Method::TakeOver => {
                 let () = self.open(&envelope)?;
+                // One that is leaving itself would lead without writing anything.
+                let _writing = self.may_write().await?;
                 self.raft.trigger().elect().await.map_err(|e| Status::internal(e.to_string()))?;
                 pack(&())
             }
@@ -177,11 +179,14 @@ impl PeerService {
         pack(&Greeting { has_state: metrics.last_applied.is_some(), leader, voters })
     }
 
+    async fn may_write(&self) -> Result<RwLockReadGuard<'_, ()>, Status> {
+        let entered = self.gates.write.enter().await;
+        entered.ok_or_else(|| Status::failed_precondition("this node is leaving"))
+    }
+
     /// Changes the members, unless this node hands leadership over.
     async fn change(&self, change: impl Future<Output = Result<(), Status>>) -> Result<Envelope, Status> {
-        let Some(_writing) = self.gates.write.enter().await else {
-            return Err(Status::failed_precondition("this node hands leadership over"));
-        };
+        let _writing = self.may_write().await?;
         let limit = tokio::time::timeout(JOIN_LIMIT, change).await;
         limit.map_err(|_elapsed| Status::deadline_exceeded("the change of members took too long"))??;
         pack(&())
