@@ -14,7 +14,6 @@ use e2e::quickstart::access::Access;
 use e2e::quickstart::load::{Excuse, Load};
 use e2e::quickstart::manifests::{APPLICATIONS, NAMESPACE};
 use e2e::quickstart::{services, try_blocks, try_sidecar};
-use e2e::up;
 use e2e::upstream::{Part, V1_18};
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
@@ -45,24 +44,8 @@ fn values_for_upstream() -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-/// Brings the cluster's control plane to another one; blocks the thread it runs on.
-async fn change(to: Up) -> Result<()> {
-    tokio::task::spawn_blocking(move || up::up(&to)).await?.map(drop)
-}
-
-fn ours() -> Up {
-    Up {
-        mode: None,
-        control_plane: ControlPlane::Ours,
-        binaries: None,
-        chart: None,
-        values: Vec::new(),
-        no_chart: false,
-    }
-}
-
 fn upstreams(chart: PathBuf, values: PathBuf) -> Up {
-    Up { control_plane: ControlPlane::Upstream, chart: Some(chart), values: vec![values], ..ours() }
+    Up { control_plane: ControlPlane::Upstream, chart: Some(chart), values: vec![values], ..compat::ours() }
 }
 
 /// What docs/operator.md tells a user to do before: upstream's operator does not know the short form.
@@ -97,7 +80,7 @@ async fn changes_under_load(access: &Access, to: Up) -> Result<()> {
     load.keeper("start").await?;
     load.start_well(RATE).await?;
     let (began, clock) = (OffsetDateTime::now_utc(), Instant::now());
-    change(to).await?;
+    compat::change_control_plane(to).await?;
     let excuse: Excuse = began..=OffsetDateTime::now_utc() + ACTORS_RECOVER;
     say("changed; watching what follows");
     sleep(ACTORS_RECOVER.unsigned_abs() + SETTLED).await;
@@ -125,7 +108,7 @@ async fn applications_work_on_while_the_chart_is_changed_to_upstreams_and_back()
     changes_under_load(&access, upstreams(chart, values.path().to_owned())).await?;
     ensure!(try_blocks(&access).await?, "a building block failed under upstream's control plane");
     say("from upstream's to ours");
-    changes_under_load(&access, ours()).await?;
+    changes_under_load(&access, compat::ours()).await?;
     ensure!(try_sidecar(&access, None).await?, "a building block failed after the upgrade from upstream");
     for service in services::look(&access).await? {
         ensure!(service.ready, "{} is not ready", service.pod);

@@ -10,8 +10,11 @@ use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::time::{Instant, sleep};
 
+use crate::args::Up;
 use crate::cluster::Cluster;
+use crate::components::ControlPlane;
 use crate::quickstart::services;
+use crate::up;
 
 const POLL: Duration = Duration::from_millis(500);
 
@@ -47,6 +50,23 @@ pub fn restarts(pod: &Pod) -> i32 {
 pub fn is_ready(pod: &Pod) -> bool {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     statuses.is_some_and(|all| !all.is_empty() && all.iter().all(|container| container.ready))
+}
+
+/// This control plane with the acceptance values, as `up` brings it.
+pub fn ours() -> Up {
+    Up {
+        mode: None,
+        control_plane: ControlPlane::Ours,
+        binaries: None,
+        chart: None,
+        values: Vec::new(),
+        no_chart: false,
+    }
+}
+
+/// Brings the cluster's control plane to another one, and waits until it is ready.
+pub async fn change_control_plane(to: Up) -> Result<()> {
+    tokio::task::spawn_blocking(move || up::up(&to)).await?.map(drop)
 }
 
 /// Waits until every workload of the control plane is rolled out.
