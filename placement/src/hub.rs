@@ -136,7 +136,10 @@ pub struct HubHandle {
 impl HubHandle {
     /// Gives the hub an input. During shutdown nobody listens any more, and nobody needs to.
     pub async fn send(&self, input: Input) {
-        drop(self.inbox.send(input).await);
+        // A place first: a future that waits to send would carry the input twice.
+        if let Ok(place) = self.inbox.reserve().await {
+            place.send(input);
+        }
     }
 
     /// Whether streams are taken here: this replica leads, or has a lease of the one that does.

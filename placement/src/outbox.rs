@@ -1,14 +1,20 @@
 //! The sending side of one stream: a bounded queue of encoded orders and one final status.
 //!
-//! Nobody ever waits for a peer: a full queue ends the stream. Dropping the [`Outbox`] also stops the
-//! stream's reader.
+//! Nobody ever waits for a peer: a full queue ends the stream. Dropping the [`Outbox`] ends it too, and
+//! stops the stream's reader. There is one queue for each of thousands of streams, and nearly all are
+//! empty: it takes memory for what it holds, where tokio's channel sets a block of 32 aside.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use futures::stream;
 use http::HeaderMap;
-use http_body_util::StreamBody;
 use hyper::body::Frame;
-use tokio::sync::{mpsc, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -20,8 +26,7 @@ const ORDERS: usize = 32;
 /// Where a stream's orders go.
 #[derive(Debug)]
 pub struct Outbox {
-    frames: mpsc::Sender<Bytes>,
-    end: oneshot::Sender<Status>,
+    queue: Arc<Mutex<Queue>>,
     /// Dropped with the outbox: the reader's signal to stop.
     _open: oneshot::Sender<()>,
 }
@@ -30,42 +35,90 @@ pub struct Outbox {
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotQueued;
 
+/// What waits to be sent.
+#[derive(Debug, Default)]
+struct Queue {
+    orders: VecDeque<Bytes>,
+    end: Option<Status>,
+    /// The connection took the status or dropped the stream.
+    is_over: bool,
+    connection: Option<Waker>,
+}
+
 impl Outbox {
     /// A new outbox, the response body it feeds, and the reader's signal.
     pub fn new() -> (Self, Body, oneshot::Receiver<()>) {
-        let (frames, queue) = mpsc::channel(ORDERS);
-        let (end, ended) = oneshot::channel();
+        let queue: Arc<Mutex<Queue>> = Arc::default();
         let (open, closed) = oneshot::channel();
-        (Self { frames, end, _open: open }, body(queue, ended), closed)
+        (Self { queue: queue.clone(), _open: open }, Body::new(Orders(queue)), closed)
     }
 
     /// Queues an encoded order.
     pub fn send(&self, frame: Bytes) -> Result<(), NotQueued> {
-        self.frames.try_send(frame).map_err(|_| NotQueued)
+        let mut queue = self.queue.lock();
+        if queue.is_over || queue.orders.len() >= ORDERS {
+            return Err(NotQueued);
+        }
+        queue.orders.push_back(frame);
+        queue.wake();
+        Ok(())
     }
 
     /// Ends the stream after what is queued.
     pub fn end(self, ending: &Ending) {
-        // The peer may be gone already; then nobody needs the status.
-        drop(self.end.send(status(ending)));
+        self.queue.lock().end = Some(status(ending));
     }
 }
 
-enum Sending {
-    Orders(mpsc::Receiver<Bytes>, oneshot::Receiver<Status>),
-    Done,
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let mut queue = self.queue.lock();
+        queue.end.get_or_insert_with(|| Status::new(Code::Unavailable, "stream ended"));
+        queue.wake();
+    }
 }
 
-fn body(queue: mpsc::Receiver<Bytes>, ended: oneshot::Receiver<Status>) -> Body {
-    let frames = stream::unfold(Sending::Orders(queue, ended), |state| async {
-        let Sending::Orders(mut queue, ended) = state else { return None };
-        if let Some(frame) = queue.recv().await {
-            return Some((Ok::<_, Status>(Frame::data(frame)), Sending::Orders(queue, ended)));
+impl Queue {
+    fn wake(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.wake();
         }
-        let status = ended.await.unwrap_or_else(|_| Status::new(Code::Unavailable, "stream ended"));
-        Some((Ok(Frame::trailers(trailers(&status))), Sending::Done))
-    });
-    Body::new(StreamBody::new(frames))
+    }
+
+    fn next(&mut self, cx: &Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        if let Some(order) = self.orders.pop_front() {
+            return Poll::Ready(Some(Frame::data(order)));
+        }
+        if let Some(status) = self.end.take() {
+            self.is_over = true;
+            return Poll::Ready(Some(Frame::trailers(trailers(&status))));
+        }
+        self.connection = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The response body: orders, then the status.
+struct Orders(Arc<Mutex<Queue>>);
+
+impl hyper::body::Body for Orders {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.lock().next(cx).map(|frame| frame.map(Ok))
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.is_over = true;
+        queue.orders.clear();
+    }
 }
 
 fn trailers(status: &Status) -> HeaderMap {
@@ -74,4 +127,75 @@ fn trailers(status: &Status) -> HeaderMap {
         tracing::warn!(error = %unprintable, "status cannot be sent");
     }
     trailers
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// What the connection would send now: an order, a status, or nothing yet.
+    fn sent(body: &mut Body) -> Option<Result<Bytes, String>> {
+        let frame = body.frame().now_or_never()?.unwrap().unwrap();
+        Some(frame.into_data().map_err(|trailers| {
+            let trailers = trailers.into_trailers().unwrap();
+            format!("{:?} {:?}", trailers["grpc-status"], trailers.get("grpc-message"))
+        }))
+    }
+
+    fn order(number: u8) -> Bytes {
+        Bytes::copy_from_slice(&[number])
+    }
+
+    #[test]
+    fn a_stream_gets_its_orders_in_turn_and_then_its_status() {
+        let (outbox, mut body, _) = Outbox::new();
+        assert_eq!(sent(&mut body), None);
+        assert_eq!((outbox.send(order(1)), outbox.send(order(2))), (Ok(()), Ok(())));
+        outbox.end(&Ending::HalfClosed);
+        assert_eq!(sent(&mut body), Some(Ok(order(1))));
+        assert_eq!(sent(&mut body), Some(Ok(order(2))));
+        assert_eq!(sent(&mut body), Some(Err(r#""2" Some("EOF")"#.into())));
+        assert!(body.frame().now_or_never().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_queue_takes_as_many_orders_as_it_may_hold_and_its_status_still_comes() {
+        let (outbox, mut body, _) = Outbox::new();
+        for number in 0..32 {
+            assert_eq!(outbox.send(order(number)), Ok(()));
+        }
+        assert_eq!(outbox.send(order(32)), Err(NotQueued));
+        assert_eq!(sent(&mut body), Some(Ok(order(0))));
+        assert_eq!(outbox.send(order(32)), Ok(()));
+        outbox.end(&Ending::Overflow);
+        let last = (0..33).map_while(|_| sent(&mut body)).last();
+        assert!(last.unwrap().unwrap_err().starts_with(r#""8""#));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_is_woken_by_an_order_and_by_the_end() {
+        let (outbox, mut body, _) = Outbox::new();
+        let (first, ()) = tokio::join!(body.frame(), async { outbox.send(order(1)).unwrap() });
+        assert_eq!(first.unwrap().unwrap().into_data().unwrap(), order(1));
+        let (last, ()) = tokio::join!(body.frame(), async { drop(outbox) });
+        assert!(last.unwrap().unwrap().is_trailers());
+    }
+
+    #[test]
+    fn an_outbox_that_is_dropped_ends_its_stream_and_its_reader() {
+        let (outbox, mut body, closed) = Outbox::new();
+        drop(outbox);
+        assert_eq!(sent(&mut body), Some(Err(r#""14" Some("stream%20ended")"#.into())));
+        assert!(closed.now_or_never().is_some());
+    }
+
+    #[test]
+    fn nothing_is_queued_for_a_stream_that_is_gone() {
+        let (outbox, body, _) = Outbox::new();
+        drop(body);
+        assert_eq!(outbox.send(order(1)), Err(NotQueued));
+    }
 }

@@ -20,7 +20,7 @@ use tonic::server::NamedService;
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::reader::{Reader, ReadersTask};
+use super::reader::{Admitted, Reader, ReadersTask};
 use crate::core::{Caller, StreamId};
 use crate::hub::HubHandle;
 use crate::outbox::Outbox;
@@ -54,7 +54,7 @@ pub struct PlacementService {
     options: Arc<ServiceOptions>,
     hub: HubHandle,
     accepts: watch::Receiver<bool>,
-    readers: mpsc::Sender<Reader>,
+    readers: mpsc::Sender<Admitted>,
     next: Arc<AtomicU64>,
     leaving: Arc<AtomicBool>,
 }
@@ -98,10 +98,9 @@ impl PlacementService {
             caller: self.caller(peer),
             ed25519: peer.and_then(Peer::key_kind) == Some(identity::LeafKey::Ed25519),
             messages: Streaming::new_request(decoder, body, None, Some(MAX_MESSAGE)),
-            outbox,
             closed,
         };
-        self.readers.send(reader).await.map_err(|_| Ending::ShuttingDown)?;
+        self.readers.send((Box::new(reader), outbox)).await.map_err(|_| Ending::ShuttingDown)?;
         let mut response = http::Response::new(orders);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         Ok(response)

@@ -28,32 +28,46 @@ pub(super) struct Reader {
     pub caller: Caller,
     pub ed25519: bool,
     pub messages: Streaming<WireHost>,
-    pub outbox: Outbox,
     pub closed: oneshot::Receiver<()>,
 }
 
+/// A stream that was admitted: its two sides. The reader is boxed because tasks are as large as what
+/// they move about, twice.
+pub(super) type Admitted = (Box<Reader>, Outbox);
+
 /// Owns the readers of all streams.
 pub struct ReadersTask {
-    handed: mpsc::Receiver<Reader>,
+    handed: mpsc::Receiver<Admitted>,
 }
 
 impl ReadersTask {
-    pub(super) fn new() -> (Self, mpsc::Sender<Reader>) {
+    pub(super) fn new() -> (Self, mpsc::Sender<Admitted>) {
         let (tx, handed) = mpsc::channel(HANDED);
         (Self { handed }, tx)
     }
 
     /// Runs until stopped; readers end with their streams.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
-        each(self.handed, stop, Reader::run).await
+        each(self.handed, stop, |(reader, outbox)| reader.run(outbox)).await
     }
 }
 
 impl Reader {
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>, outbox: Outbox) {
+        // Boxed: a stream opens once and is then read for days.
+        if Box::pin(self.open(outbox)).await {
+            self.read().await;
+        }
+    }
+
+    /// Tells the hub who it is; false if the stream ended before.
+    async fn open(&mut self, outbox: Outbox) -> bool {
         let first = match self.first().await {
             Ok(first) => first,
-            Err(ending) => return self.outbox.end(&ending),
+            Err(ending) => {
+                outbox.end(&ending);
+                return false;
+            }
         };
         let namespace: Arc<str> = first.namespace.as_str().into();
         tracing::info!(
@@ -63,21 +77,29 @@ impl Reader {
             first.name
         );
         let generation = Generation::detect(wire::operation(&first), first.api_level, self.ed25519);
-        let Self { hub, stream, caller, mut messages, outbox, mut closed, .. } = self;
-        hub.send(Input::Opened { stream, namespace, host: wire::host(&first), generation, outbox }).await;
-        drop(first);
-        let ending = loop {
+        let (stream, host) = (self.stream, wire::host(&first));
+        self.hub.send(Input::Opened { stream, namespace, host, generation, outbox }).await;
+        true
+    }
+
+    /// Passes messages on until the stream ends.
+    async fn read(&mut self) {
+        let stream = self.stream;
+        loop {
             let read = tokio::select! {
                 biased;
-                _ = &mut closed => return,
-                read = messages.message() => read,
+                _ = &mut self.closed => return,
+                read = self.messages.message() => read,
             };
-            match accepted(&caller, read) {
-                Ok(message) => hub.send(Input::Received { stream, message: wire::message(message) }).await,
-                Err(ending) => break ending,
+            let (input, is_last) = match accepted(&self.caller, read) {
+                Ok(message) => (Input::Received { stream, message: wire::message(message) }, false),
+                Err(ending) => (Input::Closed { stream, ending }, true),
+            };
+            self.hub.send(input).await;
+            if is_last {
+                return;
             }
-        };
-        hub.send(Input::Closed { stream, ending }).await;
+        }
     }
 
     async fn first(&mut self) -> Result<WireHost, Ending> {
