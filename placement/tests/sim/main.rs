@@ -14,6 +14,8 @@ mod convergence;
 mod departed_hosts;
 mod no_early_table;
 mod pairing;
+#[path = "../support/peer.rs"]
+mod peer;
 mod released;
 mod rollout;
 mod sidecar;

@@ -32,8 +32,8 @@ fn is_well(cluster: &Cluster, member: &Member) -> Result<(), String> {
     let peers = cluster.members.iter().filter(|m| m.namespace == member.namespace && m.sidecar.alive);
     let hosting: BTreeSet<_> = peers.filter(|m| !m.sidecar.types.is_empty()).map(|m| m.sidecar.name.clone()).collect();
     let Some(table) = &sidecar.table else { return Err(format!("{} has no table", sidecar.name)) };
-    if sidecar.locked_since.is_some() {
-        return Err(format!("{} is locked", sidecar.name));
+    if sidecar.locked_since.is_some() || !sidecar.stuck().is_empty() {
+        return Err(format!("{} is locked, or has types blocked: {:?}", sidecar.name, sidecar.stuck()));
     }
     let named: BTreeSet<_> = table.hosts.keys().cloned().collect();
     if named == hosting {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use identity::Peer;
 use placement::core::{Entry, Generation, Operation, Order, StreamId, Table};
 use placement::grpc::PlacementService;
 use prost::Message as _;
@@ -31,15 +32,18 @@ pub type Up = mpsc::UnboundedSender<WireHost>;
 /// Opens a stream and reports what comes from it; runs until the stream ends.
 pub async fn carry(
     mut service: PlacementService,
-    stream: StreamId,
+    (stream, peer): (StreamId, Option<Peer>),
     messages: mpsc::UnboundedReceiver<WireHost>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let frames = UnboundedReceiverStream::new(messages).map(|host| Ok::<_, Infallible>(Frame::data(encode(&host))));
-    let request = http::Request::post(METHOD)
+    let mut request = http::Request::post(METHOD)
         .header(http::header::CONTENT_TYPE, "application/grpc")
         .body(Body::new(StreamBody::new(frames)))
         .expect("a request");
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
     let response = match service.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -412,7 +412,8 @@ impl Cluster {
         member.sidecar.stream = Some(stream);
         // While hosts are held a newcomer's first table may lack it (ADR 2), so this is not checked here.
         member.sidecar.as_introduced = false;
-        let pump = self.pumps.spawn(carry(process.service.clone(), stream, messages, self.reports.0.clone()));
+        let peer = (member.sidecar.generation == Generation::V118).then(crate::peer::of_v118);
+        let pump = self.pumps.spawn(carry(process.service.clone(), (stream, peer), messages, self.reports.0.clone()));
         let line = Line { who, replica: index, up: Some(up), pump, arrivals: [now; 2], messages: 0 };
         self.lines.insert(stream, line);
     }
