@@ -56,6 +56,8 @@ pub struct Dissemination {
     pub(super) stale: BTreeSet<StreamId>,
     /// 1.16 sidecars that were locked by a round which unlocks nobody any more, and since when.
     pub(super) owed_unlocks: BTreeMap<StreamId, Moment>,
+    /// Streams that take actors over from 1.16 sidecars, and when they may be unlocked.
+    pub(super) takers: BTreeMap<StreamId, Moment>,
     /// The next round's version is above this.
     pub(super) version_floor: u64,
     /// Streams by host name, oldest first; usually one each.
@@ -107,6 +109,7 @@ impl Dissemination {
             queued: BTreeSet::new(),
             stale: BTreeSet::new(),
             owed_unlocks: BTreeMap::new(),
+            takers: BTreeMap::new(),
             version_floor: 0,
             by_name: BTreeMap::new(),
             holds: ledger.hosts.iter().map(hold).collect(),
@@ -149,7 +152,7 @@ impl Dissemination {
             Phase::Idle => self.idle_deadline(),
             _ => self.round.deadline(&self.settings.limits),
         };
-        [hold, next, self.owed_unlock_deadline()].into_iter().flatten().min()
+        [hold, next, self.owed_unlock_deadline(), self.taker_deadline()].into_iter().flatten().min()
     }
 
     /// The round version: of the running round, else of the last one.

@@ -100,6 +100,9 @@ impl Dissemination {
         if named != self.streams.len() {
             return Err(Violation::Index { index: "by_name" });
         }
+        if self.takers.keys().any(|id| !self.streams.contains_key(id)) {
+            return Err(Violation::Index { index: "takers" });
+        }
         let queued = self.streams.iter().filter(|(_, s)| s.stage == Stage::Queued).map(|(id, _)| id);
         if !queued.eq(self.queued.iter()) {
             return Err(Violation::Index { index: "queued" });
@@ -115,6 +118,8 @@ impl Dissemination {
             return if quiet { Ok(()) } else { Err(Violation::QueuedInRound { stream: id }) };
         }
         match self.round.phase {
+            // It is unlocked later, see `takers`.
+            Phase::Idle if stream.locked.is_some() && self.takers.contains_key(&id) => {}
             Phase::Idle => {
                 if let Some(version) = stream.locked {
                     return Err(Violation::LeftLocked { stream: id, version });
@@ -145,7 +150,7 @@ impl Dissemination {
             Leftovers::None => true,
             Leftovers::Possible => !given && stream.table.is_none(),
             Leftovers::Sent => given && self.round.owes(id, stream.generation),
-            Leftovers::Changed => given && stream.table.is_none(),
+            Leftovers::Changed => stream.locked.is_some() && stream.table.is_none(),
         };
         if well { Ok(()) } else { Err(Violation::LeftBlocked { stream: id }) }
     }

@@ -62,6 +62,7 @@ impl Dissemination {
         self.queued.remove(&id);
         self.stale.remove(&id);
         self.owed_unlocks.remove(&id);
+        self.takers.remove(&id);
         self.round.forget(id, stream.generation);
         self.round.v116.remove(&id);
         if let Some(ids) = self.by_name.get_mut(&stream.host.name) {
@@ -88,9 +89,10 @@ impl Dissemination {
         streams.find_map(|s| s.host.entry()).or_else(|| self.holds.get(name).map(|h| h.entry.clone()))
     }
 
-    /// No host may gain actors while another one may still run them by an older table.
+    /// No host may gain actors while another one may still run them by an older table. Takers count, or the
+    /// drains of one round after the other would add up in 1.16.
     pub(super) fn may_grow(&self) -> bool {
-        self.holds.is_empty()
+        self.holds.is_empty() && self.takers.is_empty()
     }
 
     /// Compares a host with its place in the last table and notes the difference.

@@ -21,6 +21,7 @@ mod rounds;
 mod settings;
 mod stream;
 mod table;
+mod takers;
 
 pub use authorize::{Caller, Claim, Refusal, authorize};
 pub use carrier::{Carried, Carrier, GRACE, Heard, LEASE, SILENCE};

@@ -64,6 +64,8 @@ impl Dissemination {
         }
         if let Some(since) = carried.locked.filter(|_| generation == Generation::V116) {
             self.owed_unlocks.insert(id, since);
+            // The leader before may have kept it locked for the sake of turns elsewhere.
+            self.takers.insert(id, since + self.settings.limits.v116_drain);
         }
         if carried.lock > self.fixed.version {
             // No order may carry a version below that of the last LOCK (placement.md §7.3 G6).

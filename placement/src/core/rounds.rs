@@ -20,6 +20,7 @@ impl Dissemination {
         loop {
             self.expire_limits(now, out);
             self.expire_owed_unlocks(now, out);
+            self.unlock_takers(now, out);
             let done = self.round.nobody_owes();
             let moved = match self.round.phase {
                 Phase::Idle => self.leave_idle(now, out),
@@ -206,6 +207,7 @@ impl Dissemination {
                 }
             }
         }
+        self.note_takers(&hosts);
         self.remember_before();
         self.fixed = Arc::new(Table { version: self.version, hosts });
         self.settled = Settled::No;
@@ -254,7 +256,8 @@ impl Dissemination {
         out.push(Command::Propose(Record::Settled { version: self.version }));
         self.round.enter(Phase::Unlock, now);
         self.expect_acks();
-        let locked = self.members();
+        let (locked, later) = self.members().into_iter().partition(|id| self.may_go_on(now, *id));
+        self.leave_locked(later);
         self.unlock_streams(locked, out);
         true
     }
@@ -266,6 +269,7 @@ impl Dissemination {
         for id in streams {
             self.round.v116.remove(&id);
             self.owed_unlocks.remove(&id);
+            self.takers.remove(&id);
             if let Some(stream) = self.streams.get_mut(&id).filter(|s| s.locked.is_some()) {
                 stream.locked = None;
                 stream.table = Some(version);
@@ -291,7 +295,7 @@ impl Dissemination {
         self.round = Round::default();
         for stream in self.streams.values_mut() {
             stream.in_round = false;
-            if stream.leftovers != Leftovers::None {
+            if stream.leftovers != Leftovers::None && stream.locked.is_none() {
                 stream.leftovers = Leftovers::Possible;
             }
         }

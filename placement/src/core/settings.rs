@@ -14,6 +14,9 @@ pub struct Limits {
     pub lock_v118: Duration,
     /// LOCK for everyone else who reports: 1.17 drains inside it and gives up by itself at 5 s.
     pub lock: Duration,
+    /// How long after LOCK a 1.16 sidecar may still run turns: it cuts them off after 2 s, and its LOCK
+    /// takes its time to arrive.
+    pub v116_drain: Duration,
     /// UNLOCK, which every generation acknowledges at once.
     pub unlock: Duration,
     /// After this long under a LOCK a 1.16 sidecar is unlocked without waiting for the others:
@@ -28,6 +31,7 @@ impl Limits {
             disseminate,
             lock_v118: Duration::from_secs(1),
             lock: Duration::from_millis(4500),
+            v116_drain: Duration::from_millis(2200),
             unlock: Duration::from_millis(4500),
             v116_unlock: Duration::from_secs(14),
         }

@@ -1,5 +1,7 @@
 //! A model of one sidecar process: what it does with each order, by generation (placement.md §7.2).
 //! 1.16 reads no versions: after a change of leaders it is unlocked with the table of a later round.
+//! At LOCK it goes on with the turns that run and reads nothing until they are over; no turn begins
+//! between an UNLOCK and a LOCK that both waited for that.
 //! 1.18 keeps from one stream to the next what it knows of each type and which types are blocked, but not
 //! which of them the next UNLOCK releases (G10).
 
@@ -39,15 +41,18 @@ pub struct Sidecar {
     pub blocked: BTreeSet<Arc<str>>,
     /// Types changed on this stream since its last UNLOCK: what the next one releases (1.18).
     changed: BTreeSet<Arc<str>>,
-    /// Turns that go on although the stream is lost.
+    /// Turns that go on although the stream is lost or, in 1.16, locked.
     pub draining: Option<Draining>,
+    /// It reads no orders before (1.16).
+    pub busy_until: Duration,
+    unlocked_at: Duration,
     /// 1.16 counts these for the life of the process.
     pub locks: u64,
     pub unlocks: u64,
     pub violation: Option<String>,
 }
 
-/// The turns of a lost stream: by its table, without the types that were blocked.
+/// Turns that go on: by the table they began with, without the types that were blocked.
 #[derive(Clone, Debug)]
 pub struct Draining {
     until: Duration,
@@ -83,6 +88,8 @@ impl Sidecar {
             blocked: BTreeSet::new(),
             changed: BTreeSet::new(),
             draining: None,
+            busy_until: Duration::ZERO,
+            unlocked_at: Duration::ZERO,
             locks: 0,
             unlocks: 0,
             violation: None,
@@ -114,6 +121,7 @@ impl Sidecar {
             }
             Order::Unlock(version) => {
                 self.unlock(*version);
+                self.unlocked_at = now;
                 (ms(1), Operation::Unlock)
             }
         };
@@ -126,6 +134,11 @@ impl Sidecar {
         }
         if version < self.lock_version {
             self.violation = Some(format!("{} got LOCK {version} after {}", self.name, self.lock_version));
+        }
+        if self.generation == Generation::V116 && self.unlocked_at < now {
+            self.busy_until = now + self.drain;
+            let (until, blocked) = (self.busy_until, BTreeSet::new());
+            self.draining = self.table.clone().map(|table| Draining { until, table, blocked });
         }
         self.locks += 1;
         self.locked_since = Some(now);
@@ -214,14 +227,17 @@ impl Sidecar {
         self.lock_version = 0;
         self.table = None;
         self.changed.clear();
+        self.busy_until = Duration::ZERO;
+        self.draining = None;
     }
 
     /// Its replica is gone: what runs may go on for the time of the drain, nothing new begins.
     pub fn lose_replica(&mut self, now: Duration) {
         let stopped = self.locked_since.is_some() && self.generation != Generation::V118;
         let (until, blocked) = (now + self.drain, self.blocked.clone());
-        self.draining = self.table.clone().filter(|_| !stopped).map(|table| Draining { until, table, blocked });
+        let draining = self.table.clone().filter(|_| !stopped).map(|table| Draining { until, table, blocked });
         self.lose_stream();
+        self.draining = draining;
     }
 
     /// Whether a turn of this actor may still run by a table that it lost.

@@ -1,12 +1,10 @@
 //! No two sidecars run the same actor at the same time.
 //!
-//! Left out: sidecars that were frozen, since no fencing exists in the protocol (RULINGS 21), and 1.16,
-//! which acknowledges nothing: its orders may still be on their way when the others go on (RULINGS 15).
+//! Left out: sidecars that were frozen, since no fencing exists in the protocol (RULINGS 21).
 
 use std::sync::Arc;
 
-use placement::core::Generation;
-
+use super::sidecar::Sidecar;
 use super::world::{Fault, World};
 use super::{catches, holds};
 
@@ -18,8 +16,9 @@ fn observe(world: &World) -> Result<(), String> {
     }
     for actor_type in ["a", "b", "c"].map(Arc::from) {
         for actor in 0..ACTORS {
-            let provable = world.sidecars.iter().filter(|s| !s.was_frozen && s.generation != Generation::V116);
-            let mut claims = provable.filter(|s| s.claims(&actor_type, actor));
+            let provable = world.sidecars.iter().filter(|s| !s.was_frozen);
+            let runs = |s: &&Sidecar| s.claims(&actor_type, actor) || s.drains(world.now(), &actor_type, actor);
+            let mut claims = provable.filter(runs);
             if let (Some(one), Some(other)) = (claims.next(), claims.next()) {
                 return Err(format!("{} and {} both run {actor_type}/{actor}", one.name, other.name));
             }
@@ -31,6 +30,11 @@ fn observe(world: &World) -> Result<(), String> {
 #[test]
 fn an_actor_never_runs_on_two_hosts() {
     holds(observe);
+}
+
+#[test]
+fn turns_that_1_16_still_runs_are_noticed() {
+    catches(Fault::SkippedDrain, observe);
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub enum Fault {
     UnnoticedEnd,
     /// UPDATEs without hosts are acknowledged by the server on behalf of the sidecars.
     SkippedTypes,
+    /// Whoever takes actors from 1.16 sidecars is unlocked at once.
+    SkippedDrain,
     /// UNLOCKs to one sidecar in ten get lost.
     LostUnlock,
 }
@@ -62,6 +64,16 @@ enum Happening {
     Freeze(usize, Duration),
     Retype(usize),
     Heartbeat(usize),
+}
+
+fn settings(fault: Fault) -> Settings {
+    let mut settings = Settings::default();
+    match fault {
+        Fault::SkippedHold => settings.hold = Duration::ZERO,
+        Fault::SkippedDrain => settings.limits.v116_drain = Duration::ZERO,
+        _ => {}
+    }
+    settings
 }
 
 /// Everything there is.
@@ -120,7 +132,7 @@ impl World {
 
     fn empty(seed: u64, fault: Fault, verbose: bool) -> Self {
         let ledger = Ledger::default();
-        let settings = Settings::default();
+        let settings = settings(fault);
         Self {
             rng: StdRng::seed_from_u64(seed),
             fault,
@@ -393,9 +405,10 @@ impl World {
         if sidecar.stream != Some(stream) || !sidecar.alive {
             return;
         }
-        if self.now < sidecar.frozen_until {
-            let thawed = sidecar.frozen_until;
-            return self.schedule(thawed, Happening::ToSidecar(who, stream, order));
+        // Busy before frozen: what waits already must not be overtaken by what arrives in a freeze.
+        let later = [sidecar.busy_until, sidecar.frozen_until].into_iter().find(|until| self.now < *until);
+        if let Some(later) = later {
+            return self.schedule(later, Happening::ToSidecar(who, stream, order));
         }
         let Some(reply) = sidecar.obey(self.now, &order) else { return };
         let at = self.arrival(stream, true).max(self.now + reply.after);
@@ -458,9 +471,7 @@ impl World {
     }
 
     fn elect(&mut self) {
-        let hold = if self.fault == Fault::SkippedHold { Duration::ZERO } else { Settings::default().hold };
-        let settings = Settings { hold, ..Settings::default() };
-        self.machine = Some(Dissemination::restore(settings, &self.ledger, Moment::at(self.now)));
+        self.machine = Some(Dissemination::restore(settings(self.fault), &self.ledger, Moment::at(self.now)));
         self.step(Event::Tick);
     }
 
