@@ -131,8 +131,11 @@ fn trailers(status: &Status) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::FutureExt as _;
     use http_body_util::BodyExt as _;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -175,13 +178,14 @@ mod tests {
         assert!(last.unwrap().unwrap_err().starts_with(r#""8""#));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_connection_that_waits_is_woken_by_an_order_and_by_the_end() {
+        const LIMIT: Duration = Duration::from_secs(1);
         let (outbox, mut body, _) = Outbox::new();
-        let (first, ()) = tokio::join!(body.frame(), async { outbox.send(order(1)).unwrap() });
-        assert_eq!(first.unwrap().unwrap().into_data().unwrap(), order(1));
-        let (last, ()) = tokio::join!(body.frame(), async { drop(outbox) });
-        assert!(last.unwrap().unwrap().is_trailers());
+        let (first, ()) = tokio::join!(timeout(LIMIT, body.frame()), async { outbox.send(order(1)).unwrap() });
+        assert_eq!(first.unwrap().unwrap().unwrap().into_data().unwrap(), order(1));
+        let (last, ()) = tokio::join!(timeout(LIMIT, body.frame()), async { drop(outbox) });
+        assert!(last.unwrap().unwrap().unwrap().is_trailers());
     }
 
     #[test]
