@@ -14,8 +14,9 @@ import (
 )
 
 // journal is a text in Valkey with two lines for each turn, appended by all
-// hosts: "b <turn> <actor> <pod> <begin> <length>" and "e <turn> <end>", times
-// in nanoseconds. A turn runs only once its first line is stored, so none is
+// hosts: "b <turn> <actor> <pod> <begin> <length>" and "e <turn> <end>", and
+// between them "c <turn> <time>" if the sidecar cut the turn off; times in
+// nanoseconds. A turn runs only once its first line is stored, so none is
 // missing, whatever becomes of the host or of the caller.
 type journal struct {
 	key     string
@@ -79,8 +80,8 @@ type told struct {
 	Turn string `json:"turn"`
 }
 
-// run is one turn. It lasts as long as it was asked to, also when its caller
-// has gone: so does the code of real applications.
+// run is one turn. It lasts as long as it was asked to, also when its sidecar
+// has cut it off: so does the code of many applications.
 func (h *host) run(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
 	var ask asked
@@ -95,7 +96,15 @@ func (h *host) run(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no turn, the journal is not written: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	time.Sleep(time.Until(begin.Add(length)))
+	end := time.After(time.Until(begin.Add(length)))
+	select {
+	case <-end:
+	case <-r.Context().Done():
+		if err := h.journal.append(fmt.Sprintf("c %s %d", turn, time.Now().UnixNano())); err != nil {
+			slog.Error("cut of a turn not written", "turn", turn, "error", err)
+		}
+		<-end
+	}
 	if err := h.journal.append(fmt.Sprintf("e %s %d", turn, time.Now().UnixNano())); err != nil {
 		slog.Error("end of a turn not written", "turn", turn, "error", err)
 		http.Error(w, "the journal is not written: "+err.Error(), http.StatusInternalServerError)

@@ -97,7 +97,7 @@ pub fn seconds(window: Window, calls: &[Call], overlaps: &[Overlap]) -> Vec<Seco
             second.slow += u64::from(call.slow());
         }
     }
-    for overlap in overlaps {
+    for overlap in overlaps.iter().filter(|overlap| overlap.has_two_owners()) {
         if let Some(second) = all.get_mut(index(overlap.begun.begin)) {
             second.overlapping += 1;
         }
@@ -182,6 +182,7 @@ mod tests {
             begin,
             end: begin + 1,
             ended: true,
+            cut: None,
         };
         Overlap { running: turn("a"), begun: turn("b") }
     }

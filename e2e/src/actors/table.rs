@@ -15,8 +15,8 @@ const SHOWN: usize = 3;
 /// The measurements as a Markdown table.
 pub fn print(all: &[Measurement]) -> String {
     let mut out = String::from(
-        "| placement | daprd | scenario | calls | ok | failed | slow | longest s without a success | … of one actor | turns | overlapping turns |\n\
-         |---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| placement | daprd | scenario | calls | ok | failed | slow | longest s without a success | … of one actor | turns | overlapping turns | beside cut-off code |\n\
+         |---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for Measurement { placement, sidecar, outcomes } in all {
         for outcome in outcomes {
@@ -25,12 +25,13 @@ pub fn print(all: &[Measurement]) -> String {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 out,
-                "| {placement} | {sidecar} | {} | {} | {ok} | {failed} | {slow} | {} | {} | {} | {overlapping} |",
+                "| {placement} | {sidecar} | {} | {} | {ok} | {failed} | {slow} | {} | {} | {} | {overlapping} | {} |",
                 outcome.scenario.name(),
                 ok + failed,
                 tenths(summary.silence),
                 tenths(summary.silence_of_one),
                 outcome.turns.len(),
+                outcome.beside_cut_off(),
             );
         }
     }
@@ -112,6 +113,7 @@ mod tests {
             begin,
             end,
             ended: true,
+            cut: None,
         };
         let turns = vec![turn("t1", "a", 0, SECOND), turn("t2", "b", SECOND / 2, SECOND)];
         let call = |begin, error: &str| Call {
@@ -135,7 +137,7 @@ mod tests {
     #[test]
     fn a_row_has_the_figures_of_its_scenario() {
         let measured = Measurement { placement: "ours", sidecar: "1.18.3", outcomes: vec![outcome()] };
-        let row = "| ours | 1.18.3 | leader killed | 3 | 2 | 1 | 0 | 2.0 | 2.0 | 2 | 1 |";
+        let row = "| ours | 1.18.3 | leader killed | 3 | 2 | 1 | 0 | 2.0 | 2.0 | 2 | 1 | 0 |";
         assert_eq!(print(&[measured]).lines().last(), Some(row));
     }
 
@@ -167,6 +169,10 @@ mod tests {
         assert!(outcome().ensure_one_owner().is_err());
         Outcome { scenario: Scenario::SidecarStopped, ..outcome() }.ensure_one_owner().unwrap();
         Outcome { overlaps: Vec::new(), ..outcome() }.ensure_one_owner().unwrap();
+        let mut cut_off = outcome();
+        cut_off.overlaps[0].running.cut = Some(SECOND / 4);
+        cut_off.ensure_one_owner().unwrap();
+        assert_eq!((cut_off.beside_cut_off(), outcome().beside_cut_off()), (1, 0));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! turns on two hosts at one time.
 //!
 //! A turn whose end is missing lost its host; its code cannot have run on, so it counts with the
-//! length that it was asked to have.
+//! length that it was asked to have. A turn that its sidecar cut off has no owner any more: the caller
+//! was told that it failed. Its code runs on until it notices, and that is counted on its own.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,15 @@ pub struct Turn {
     pub end: i64,
     /// Whether its host wrote down the end.
     pub ended: bool,
+    /// When its sidecar cut it off.
+    pub cut: Option<i64>,
+}
+
+impl Turn {
+    /// Until when its host owned the actor as far as this turn tells.
+    pub fn owned_until(&self) -> i64 {
+        self.cut.map_or(self.end, |cut| cut.min(self.end))
+    }
 }
 
 /// A turn that began while another host still ran one of the same actor.
@@ -35,6 +45,11 @@ pub struct Overlap {
 }
 
 impl Overlap {
+    /// Whether the actor had two owners, and not only code of a turn that was cut off.
+    pub fn has_two_owners(&self) -> bool {
+        self.running.owned_until() > self.begun.begin
+    }
+
     /// How long both ran.
     pub fn nanoseconds(&self) -> i64 {
         self.running.end.min(self.begun.end) - self.begun.begin
@@ -46,7 +61,12 @@ impl std::fmt::Display for Overlap {
         let Self { running, begun } = self;
         let late = (begun.begin - running.begin) / 1_000_000;
         let both = self.nanoseconds() / 1_000_000;
-        write!(f, "{}: {} began {late} ms after {} had, both ran for {both} ms", begun.actor, begun.host, running.host)
+        let cut = if self.has_two_owners() { "" } else { ", the first was cut off by its sidecar" };
+        write!(
+            f,
+            "{}: {} began {late} ms after {} had, both ran for {both} ms{cut}",
+            begun.actor, begun.host, running.host
+        )
     }
 }
 
@@ -62,7 +82,8 @@ pub fn overlaps(turns: &[Turn]) -> Vec<Overlap> {
         let mut running: Vec<&Turn> = Vec::new();
         for begun in of_one.iter().copied() {
             running.retain(|earlier| earlier.end > begun.begin);
-            let other = running.iter().filter(|earlier| earlier.host != begun.host).max_by_key(|earlier| earlier.end);
+            let others = running.iter().filter(|earlier| earlier.host != begun.host);
+            let other = others.max_by_key(|earlier| (earlier.owned_until(), earlier.end));
             if let Some(other) = other {
                 found.push(Overlap { running: (*other).clone(), begun: begun.clone() });
             }
@@ -73,8 +94,8 @@ pub fn overlaps(turns: &[Turn]) -> Vec<Overlap> {
     found
 }
 
-/// The turns in a journal: lines `b <turn> <actor> <pod> <begin> <length>` and `e <turn> <end>`. A
-/// line may be there twice, because a write whose answer was lost is repeated.
+/// The turns in a journal: lines `b <turn> <actor> <pod> <begin> <length>`, `c <turn> <time>` for a cut and
+/// `e <turn> <end>`. A line may be there twice, because a write whose answer was lost is repeated.
 pub fn parse(journal: &str) -> Result<Vec<Turn>> {
     let mut turns: BTreeMap<String, Turn> = BTreeMap::new();
     for line in journal.lines() {
@@ -90,8 +111,13 @@ pub fn parse(journal: &str) -> Result<Vec<Turn>> {
                     begin,
                     end: begin + number(length)?,
                     ended: false,
+                    cut: None,
                 };
                 turns.entry(turn.id.clone()).or_insert(turn);
+            }
+            ["c", id, at] => {
+                let turn = turns.get_mut(*id).with_context(|| format!("turn {id} is cut off but never began"))?;
+                turn.cut = Some(number(at)?);
             }
             ["e", id, end] => {
                 let turn = turns.get_mut(*id).with_context(|| format!("turn {id} ends but never began"))?;
@@ -110,7 +136,7 @@ mod tests {
 
     fn turn(actor: &str, host: &str, begin: i64, end: i64) -> Turn {
         let id = format!("{host}/{begin}");
-        Turn { id, actor: actor.into(), host: host.into(), begin, end, ended: true }
+        Turn { id, actor: actor.into(), host: host.into(), begin, end, ended: true, cut: None }
     }
 
     fn begun(turns: &[Turn]) -> Vec<i64> {
@@ -154,16 +180,32 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_was_cut_off_before_the_next_began_has_no_owner_any_more() {
+        let cut = |at| Turn { cut: Some(at), ..turn("x", "a", 0, 10) };
+        let owners = |first: Turn| overlaps(&[first, turn("x", "b", 8, 20)])[0].has_two_owners();
+        assert!(owners(turn("x", "a", 0, 10)) && owners(cut(9)));
+        assert!(!owners(cut(8)) && !owners(cut(3)));
+    }
+
+    #[test]
+    fn beside_a_turn_that_was_cut_off_one_with_an_owner_is_found() {
+        let cut = Turn { cut: Some(1), ..turn("x", "a", 0, 100) };
+        let found = overlaps(&[cut, turn("x", "c", 2, 12), turn("x", "b", 10, 20)]);
+        assert_eq!(found.iter().map(Overlap::has_two_owners).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
     fn a_journal_gives_its_turns_with_repeated_lines_once() {
-        let journal = "b p/1 x p 100 50\nb p/1 x p 100 50\nb p/2 y p 120 50\ne p/1 155\n";
+        let journal = "b p/1 x p 100 50\nb p/1 x p 100 50\nb p/2 y p 120 50\nc p/2 130\ne p/1 155\n";
         let turns = parse(journal).unwrap();
-        let short: Vec<_> = turns.iter().map(|t| (t.id.as_str(), t.begin, t.end, t.ended)).collect();
-        assert_eq!(short, [("p/1", 100, 155, true), ("p/2", 120, 170, false)]);
+        let short: Vec<_> = turns.iter().map(|t| (t.id.as_str(), t.begin, t.end, t.ended, t.cut)).collect();
+        assert_eq!(short, [("p/1", 100, 155, true, None), ("p/2", 120, 170, false, Some(130))]);
     }
 
     #[test]
     fn a_journal_that_cannot_be_read_is_an_error() {
         assert!(parse("e p/1 155\n").is_err());
+        assert!(parse("c p/1 155\n").is_err());
         assert!(parse("b p/1 x p 100\n").is_err());
         assert!(parse("b p/1 x p soon 50\n").is_err());
     }
