@@ -28,6 +28,10 @@ impl Server {
     }
 
     pub async fn start(flags: &[&str]) -> Self {
+        Self::start_in(&Environment::default(), flags).await
+    }
+
+    pub async fn start_in(environment: &Environment, flags: &[&str]) -> Self {
         let mut line = vec![
             "--port=0",
             "--listen-address=127.0.0.1",
@@ -37,7 +41,7 @@ impl Server {
         ];
         line.extend(flags);
         let args: Args = runtime::args::try_parse("placement", &line).expect("flags are valid");
-        let config = args.into_config(&Environment::default()).expect("flags make a configuration");
+        let config = args.into_config(environment).expect("flags make a configuration");
         // A database is closed a moment after the server that had it was killed.
         let opened = || async { start(config.clone()).await.ok() };
         Self { placement: testkit::wait_until("placement starts", DEADLINE, opened).await }
@@ -92,6 +96,11 @@ impl Stream {
     pub async fn open(port: u16, first: Host) -> Result<Self, Status> {
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a URL");
         let channel = endpoint.connect().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        Self::over(channel, first).await
+    }
+
+    /// Opens a stream on a connection of any kind.
+    pub async fn over(channel: tonic::transport::Channel, first: Host) -> Result<Self, Status> {
         let (to, queue) = mpsc::channel(64);
         to.send(first).await.expect("the queue is new");
         let from = PlacementClient::new(channel).report_dapr_status(ReceiverStream::new(queue)).await?.into_inner();
