@@ -58,6 +58,10 @@ pub struct Dissemination {
     pub(super) owed_unlocks: BTreeMap<StreamId, Moment>,
     /// Streams that take actors over from 1.16 sidecars, and when they may be unlocked.
     pub(super) takers: BTreeMap<StreamId, Moment>,
+    /// The same for held hosts, for when they are back.
+    pub(super) absent_takers: BTreeMap<Arc<str>, Moment>,
+    /// Actor types that a 1.16 sidecar gave up, and until when it may run turns of them.
+    pub(super) given_up: BTreeMap<Arc<str>, Moment>,
     /// The next round's version is above this.
     pub(super) version_floor: u64,
     /// Streams by host name, oldest first; usually one each.
@@ -110,6 +114,8 @@ impl Dissemination {
             stale: BTreeSet::new(),
             owed_unlocks: BTreeMap::new(),
             takers: BTreeMap::new(),
+            absent_takers: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             version_floor: 0,
             by_name: BTreeMap::new(),
             holds: ledger.hosts.iter().map(hold).collect(),

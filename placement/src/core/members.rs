@@ -18,6 +18,7 @@ impl Dissemination {
             out.push(Command::End { stream: older, reason: EndReason::Superseded });
         }
         self.holds.remove(&name);
+        self.note_return(id, &name);
         self.streams.insert(id, Stream::new(host, generation));
         self.queued.insert(id);
         self.by_name.entry(name.clone()).or_default().push(id);

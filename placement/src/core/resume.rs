@@ -78,6 +78,7 @@ impl Dissemination {
             self.before = None;
         }
         self.holds.remove(&name);
+        self.note_return(id, &name);
         self.streams.insert(id, stream);
         self.by_name.entry(name.clone()).or_default().push(id);
         self.recheck(now, &name);

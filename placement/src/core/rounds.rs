@@ -94,6 +94,9 @@ impl Dissemination {
 
     /// Whether the stream can take part with the table as it may be fixed now.
     fn may_join(&self, id: StreamId) -> bool {
+        if self.takers.contains_key(&id) && !self.owed_unlocks.contains_key(&id) {
+            return false;
+        }
         let host = &self.streams[&id].host;
         let fixed = self.fixed.hosts.get(&host.name).map(AsRef::as_ref);
         self.may_grow() || self.stale.contains(&id) || host.entry().is_none_or(|e| !e.gains_over(fixed))

@@ -53,5 +53,5 @@ fn a_follower_that_keeps_streams_without_a_lease_is_noticed() {
 
 #[test]
 fn a_skipped_hold_after_a_failover_is_noticed() {
-    catches("one owner", (Fault::SkippedHold, Chaos::Everything), 200);
+    catches("one owner", (Fault::SkippedHold, Chaos::Isolation), 30);
 }
