@@ -373,8 +373,8 @@ impl Rotation {
     async fn retire(&self, old: &[Member], others: &[Member], new_root: &str) -> Result<()> {
         self.roll_applications().await?;
         let loads = self.load(&[others]).await?;
-        ensure!(self.counted(new_root).await? == old.len(), "other pods than the old members hold only the old anchor");
         self.restart_schedulers()?;
+        ensure!(self.counted(new_root).await? == old.len(), "other pods than the old members hold only the old anchor");
         ring::remove(&self.access, old).await?;
         let bundle = self.bundle("the old root is retired", |b| b.rotation.is_none()).await?;
         ensure!(bundle.anchors == [new_root.to_owned()], "the Secret holds {} anchors", bundle.anchors.len());

@@ -23,9 +23,13 @@ use kube::{
 use parking_lot::RwLock;
 use runtime::{BoxError, CancellationToken};
 use serde::{Deserialize, de::DeserializeOwned};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::watch;
 
-use crate::core::{pod_identity::Pod, rotation::CertificateId};
+use crate::core::{
+    pod_identity::Pod,
+    rotation::{CertificateId, NewRoot},
+};
 use reflect::{Feed, Reflector};
 
 /// Namespace and name.
@@ -67,9 +71,31 @@ struct PodObject {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct PodStatus {
     #[serde(default)]
     phase: Option<Box<str>>,
+    #[serde(default)]
+    container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ContainerStatus {
+    #[serde(default)]
+    state: ContainerState,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct ContainerState {
+    #[serde(default)]
+    running: Option<Running>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Running {
+    #[serde(default)]
+    started_at: Box<str>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -86,6 +112,8 @@ struct PodSpec {
 #[derive(Debug, Clone, Deserialize)]
 struct Container {
     #[serde(default)]
+    args: Option<Vec<Box<str>>>,
+    #[serde(default)]
     env: Option<Vec<Variable>>,
 }
 
@@ -99,18 +127,64 @@ struct Variable {
 
 /// The variable from which a sidecar takes its anchors, once.
 const ANCHORS: &str = "DAPR_TRUST_ANCHORS";
+/// The control-plane service with a store that reads its anchors from a file, once: etcd builds the
+/// pool of authorities for its peers when it starts. All others follow the file.
+const SCHEDULER: &str = "scheduler";
+/// How a scheduler is told to use a store outside of it.
+const NO_STORE: &str = "--etcd-embed=false";
+
+/// What is known of the anchors that a pod took up at its start, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Anchors {
+    /// These.
+    Seen(Box<[CertificateId]>),
+    /// Those that were published at this time (Unix seconds).
+    ReadAt(i64),
+}
+
+impl Anchors {
+    fn lack(&self, root: NewRoot) -> bool {
+        match self {
+            Self::Seen(anchors) => !anchors.contains(&root.id),
+            Self::ReadAt(time) => root.published.is_none_or(|published| *time < published),
+        }
+    }
+}
 
 impl PodObject {
-    /// The anchors its sidecar holds, none if it has no sidecar with anchors or has ended. A
-    /// value that cannot be read here counts as none of those we know.
-    fn anchors(&self) -> Option<Box<[CertificateId]>> {
+    /// The anchors its processes hold for all their life, none if they follow them or have ended.
+    fn anchors(&self) -> Option<Anchors> {
         if matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed")) {
             return None;
         }
-        let containers = self.spec.containers.iter().chain(&self.spec.init_containers).flatten();
+        self.sidecar_anchors().or_else(|| self.scheduler_anchors())
+    }
+
+    /// A value that cannot be read here counts as none of those we know.
+    fn sidecar_anchors(&self) -> Option<Anchors> {
         let variable =
-            containers.flat_map(|container| &container.env).flatten().find(|entry| &*entry.name == ANCHORS)?;
-        Some(CertificateId::all_of(variable.value.as_deref().unwrap_or_default().as_bytes()))
+            self.containers().flat_map(|container| &container.env).flatten().find(|entry| &*entry.name == ANCHORS)?;
+        Some(Anchors::Seen(CertificateId::all_of(variable.value.as_deref().unwrap_or_default().as_bytes())))
+    }
+
+    /// From the earliest start of its containers: those that do not run hold nothing.
+    fn scheduler_anchors(&self) -> Option<Anchors> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        let has_store = || !self.containers().flat_map(|c| &c.args).flatten().any(|arg| &**arg == NO_STORE);
+        if annotations.control_plane.as_deref() != Some(SCHEDULER) || !has_store() {
+            return None;
+        }
+        let running =
+            self.status.container_statuses.iter().flatten().filter_map(|status| status.state.running.as_ref());
+        // A time that cannot be read counts as long ago.
+        let started = |running: &Running| {
+            OffsetDateTime::parse(&running.started_at, &Rfc3339).map_or(0, OffsetDateTime::unix_timestamp)
+        };
+        running.map(started).min().map(Anchors::ReadAt)
+    }
+
+    fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.spec.containers.iter().chain(&self.spec.init_containers).flatten()
     }
 }
 
@@ -142,7 +216,7 @@ struct KeptPod {
     app_id: Option<Box<str>>,
     control_plane: Option<Box<str>>,
     config: Option<Box<str>>,
-    anchors: Option<Box<[CertificateId]>>,
+    anchors: Option<Anchors>,
 }
 
 impl KeptPod {
@@ -329,12 +403,12 @@ impl Directory {
 
     /// How many pods hold anchors without `root`, with the names of the first `named` of them;
     /// nothing where pods cannot be listed.
-    pub fn pods_without(&self, root: CertificateId, named: usize) -> Option<(usize, Vec<String>)> {
+    pub fn pods_without(&self, root: NewRoot, named: usize) -> Option<(usize, Vec<String>)> {
         if !self.pods.whole.load(Ordering::Relaxed) {
             return None;
         }
         let pods = self.pods.map.read();
-        let lacks_root = |pod: &KeptPod| pod.anchors.as_ref().is_some_and(|anchors| !anchors.contains(&root));
+        let lacks_root = |pod: &KeptPod| pod.anchors.as_ref().is_some_and(|anchors| anchors.lack(root));
         let found = pods.iter().filter(|(_, pod)| lacks_root(pod));
         let names = found.clone().take(named).map(|((namespace, name), _)| format!("{namespace}/{name}")).collect();
         Some((found.count(), names))
@@ -390,4 +464,58 @@ struct What<'a> {
     kind: &'static str,
     namespace: &'a str,
     name: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const STARTED: i64 = 1_767_225_605;
+
+    fn scheduler(change: impl FnOnce(&mut Value)) -> Option<Anchors> {
+        let state = |time: &str| json!({"name": time, "state": {"running": {"startedAt": time}}});
+        let mut pod = json!({
+            "metadata": {"annotations": {"dapr.io/control-plane": "scheduler"}},
+            "spec": {"containers": [{"args": ["--etcd-embed=true"]}, {"name": "another"}]},
+            "status": {
+                "phase": "Running",
+                "containerStatuses": [state("2026-01-01T00:00:09Z"), state("2026-01-01T00:00:05Z")],
+            },
+        });
+        change(&mut pod);
+        serde_json::from_value::<PodObject>(pod).unwrap().anchors()
+    }
+
+    #[test]
+    fn a_scheduler_holds_the_anchors_of_its_start_until_it_starts_after_the_new_root_is_everywhere() {
+        let anchors = scheduler(|_| {}).unwrap();
+        assert_eq!(anchors, Anchors::ReadAt(STARTED), "the earliest of its containers");
+        let id = CertificateId::of(b"root");
+        for (published, lacks) in [(None, true), (Some(STARTED + 1), true), (Some(STARTED), false)] {
+            assert_eq!(anchors.lack(NewRoot { id, published }), lacks, "{published:?}");
+        }
+        let unreadable = scheduler(|pod| {
+            pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"] = json!("yesterday");
+        });
+        assert_eq!(unreadable, Some(Anchors::ReadAt(0)));
+    }
+
+    #[test]
+    fn who_follows_the_published_anchors_or_does_not_run_holds_none() {
+        type Change = fn(&mut Value);
+        let followers: [(&str, Change); 5] = [
+            ("no scheduler", |pod| pod["metadata"]["annotations"]["dapr.io/control-plane"] = json!("placement")),
+            ("no control plane", |pod| pod["metadata"]["annotations"] = Value::Null),
+            ("its store is elsewhere", |pod| pod["spec"]["containers"][0]["args"][0] = json!("--etcd-embed=false")),
+            ("ended", |pod| pod["status"]["phase"] = json!("Failed")),
+            ("waits", |pod| {
+                pod["status"]["containerStatuses"] = json!([{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]);
+            }),
+        ];
+        for (what, change) in followers {
+            assert_eq!(scheduler(change), None, "{what}");
+        }
+    }
 }

@@ -224,8 +224,7 @@ impl Keeper {
         let rules = Rules { jwt: self.options.jwt, key_id: self.options.key_id.as_deref() };
         // Since when, and for which version of the Secret: one that was filled and emptied again
         // meanwhile has a holder with all its time before it.
-        let mut waiting: Option<(Option<String>, Instant)> = None;
-        let mut conflicts = 0;
+        let (mut waiting, mut conflicts) = (None::<(Option<String>, Instant)>, 0);
         while conflicts < MAX_CONFLICTS {
             let read = self.store.read().await?;
             waiting = waiting.filter(|(version, _)| version.as_deref() == read.revision.of_secret());

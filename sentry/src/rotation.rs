@@ -11,7 +11,7 @@ use crate::{
     clock::unix_now,
     core::{
         bundle::X509Bundle,
-        rotation::{self, CertificateId, Holders, News, Phase, Plan, Settings, Step, Trigger, View, plan},
+        rotation::{self, Holders, NewRoot, News, Phase, Plan, Settings, Step, Trigger, View, plan},
         validity::Lifetimes,
     },
     directory::Directory,
@@ -104,7 +104,7 @@ impl Rotation {
         Ok(Looked { wrote: true, in_progress: true })
     }
 
-    fn count(&self, root: CertificateId) -> Holders {
+    fn count(&self, root: NewRoot) -> Holders {
         match &self.sidecars {
             Sidecars::Unseen => Holders::Uncounted,
             Sidecars::Pods(directory) => {
@@ -157,7 +157,7 @@ impl Rotation {
     }
 
     /// The pods that hold only the old anchor, in words.
-    fn who(&self, holders: Holders, root: CertificateId) -> String {
+    fn who(&self, holders: Holders, root: NewRoot) -> String {
         let named = match &self.sidecars {
             Sidecars::Pods(directory) => directory.pods_without(root, NAMED_PODS).map(|(_, names)| names),
             Sidecars::Unseen => None,
@@ -170,7 +170,16 @@ impl Rotation {
         }
     }
 
-    async fn tell(&self, told: Told, root: Option<CertificateId>, events: &Events) {
+    /// What is told when the new issuer begins to sign.
+    fn signing(&self, root: Option<NewRoot>) -> String {
+        let text = "the new issuer signs; its chain also leads to the old anchor";
+        match root.map(|root| (self.count(root), root)) {
+            None | Some((Holders::Counted(0), _)) => text.into(),
+            Some((holders, root)) => format!("{text}: restart {} before the old root goes", self.who(holders, root)),
+        }
+    }
+
+    async fn tell(&self, told: Told, root: Option<NewRoot>, events: &Events) {
         let (severity, reason, text) = match told {
             Told::Announced(trigger) => {
                 let why = match trigger {
@@ -183,10 +192,7 @@ impl Rotation {
                     format!("a new root was made {why}: both anchors are published"),
                 )
             }
-            Told::News(News::Signing) => {
-                let text = "the new issuer signs; its chain also leads to the old anchor".into();
-                (Severity::Normal, "RootRotationSigning", text)
-            }
+            Told::News(News::Signing) => (Severity::Normal, "RootRotationSigning", self.signing(root)),
             Told::News(News::Retired { left, forced: true }) if left != Holders::Counted(0) => {
                 let who = root.map_or_else(String::new, |root| self.who(left, root));
                 let text = format!(

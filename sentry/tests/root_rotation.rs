@@ -16,7 +16,9 @@ use sentry::{
         decide::{PublicCopy, Rules, Situation, Snapshot, Step as BundleStep, decide},
         keys::PrivateKey,
         profile::Leaf,
-        rotation::{self, Blocked, CertificateId, Holders, News, Phase, Plan, Settings, Step, Trigger, View, plan},
+        rotation::{
+            self, Blocked, CertificateId, Holders, NewRoot, News, Phase, Plan, Settings, Step, Trigger, View, plan,
+        },
         validity::{Lifetimes, window},
     },
     issuer::{generate_ca, generate_successor, sign_leaf},
@@ -154,6 +156,21 @@ fn old_and_new_anchor_holders_verify_each_other_in_every_phase_whatever_the_old_
         assert!(verifies(&new_only, &last_leaf, leaves_end + 1) && verifies(&sign.anchors, &last_leaf, leaves_end + 1));
         assert_eq!(look(&retired, leaves_end + 2, Holders::Counted(0)).step, Step::Stay);
     }
+}
+
+/// What is seen of a pod may be no more than when it read the anchors: the start of the signing phase
+/// is the first moment at which everybody finds the new one.
+#[test]
+fn anchors_that_were_read_before_the_new_issuer_signed_may_lack_the_new_root() {
+    let before = snapshot(&Ca::new(&rcgen::PKCS_ED25519).stored());
+    let announce = announced(&before, real_now());
+    let new = CertificateId::all_of(&announce.anchors)[0];
+    let root = look(&announce, real_now(), Holders::Counted(0)).root;
+    assert_eq!(root, Some(NewRoot { id: new, published: None }));
+    let signs_since = real_now() + SETTLE + 7;
+    let (sign, _) = written(look(&announce, signs_since, Holders::Counted(1)));
+    let root = look(&sign, signs_since + DAY, Holders::Counted(1)).root;
+    assert_eq!(root, Some(NewRoot { id: new, published: Some(signs_since) }));
 }
 
 #[test]
@@ -339,9 +356,9 @@ impl World {
         let BundleStep::Adopt { bundle, repair_copy } = decide(&read, starting, rules, self.now) else {
             panic!("a bundle in the midst of a rotation is not in order");
         };
-        let count = |root: CertificateId| {
+        let count = |root: NewRoot| {
             Holders::Counted(
-                self.pods.iter().filter(|pod| !CertificateId::all_of(&pod.anchors).contains(&root)).count(),
+                self.pods.iter().filter(|pod| !CertificateId::all_of(&pod.anchors).contains(&root.id)).count(),
             )
         };
         let view = View { snapshot: &read, bundle: &bundle.x509, settings: SETTINGS, now: self.now };
@@ -481,6 +498,9 @@ proptest! {
             world.step(which, choice);
             world.check();
         }
+        // The last command is obeyed, be it to cancel; a look repairs the copy before.
+        world.both_look();
+        world.both_look();
         // Everything old is restarted and time goes on.
         if CertificateId::all_of(&world.stored.anchors).as_ref() == [first_root] {
             world.stored.rotation.command = Some("start".into());

@@ -109,6 +109,41 @@ async fn a_root_is_changed_on_command_with_two_replicas_and_a_restart_and_no_fai
     assert_eq!(told, ["RootRotationAnnounced", "RootRotationSigning", "RootRotationDone"], "each once, whoever did it");
 }
 
+/// A pod of the scheduler that began at this time.
+fn scheduler(started: time::OffsetDateTime) -> Value {
+    let format = time::format_description::well_known::Rfc3339;
+    let mut pod = pod("dapr-scheduler-server-0", "dapr-system", "s", &json!({"dapr.io/control-plane": "scheduler"}));
+    let started = json!({"startedAt": started.format(&format).unwrap()});
+    pod["status"] = json!({"phase": "Running", "containerStatuses": [{"state": {"running": started}}]});
+    pod
+}
+
+#[tokio::test]
+async fn the_old_root_waits_for_the_scheduler_to_start_after_the_new_issuer_signs() {
+    let api = Api::start().await;
+    let short = json!({"mtls": {"workloadCertTTL": "1s", "allowedClockSkew": "1s"}});
+    *api.world.configurations.lock() = vec![configuration("daprsystem", support::api::NAMESPACE, &short)];
+    *api.world.pods.lock() = vec![scheduler(time::OffsetDateTime::now_utc())];
+    let sentry = start(&api).ready().await;
+    api.edit("secrets", |secret| secret["metadata"]["annotations"] = json!({"dapr.io/ca-rotation": "start"}));
+    until("the new issuer signs", || reasons(&api).iter().any(|reason| reason == "RootRotationSigning")).await;
+    let told = api.world.events.lock().iter().map(|event| event["message"].to_string()).collect::<Vec<_>>();
+    let names_it = |text: &String| text.contains("restart 1 pods") && text.contains("/dapr-scheduler-server-0");
+    assert!(told.iter().any(names_it), "{told:?}");
+    let state = api.value("secrets", "root-rotation.json").unwrap();
+    let leaves_until = serde_json::from_slice::<Value>(&state).unwrap()["leaves_until"].as_i64().unwrap();
+    // A look after the time of the old leaves: nothing but the scheduler keeps the old root.
+    let looked = || async {
+        let count = sentry.metric("dapr_sentry_root_rotation_old_anchor_pods").await;
+        (time::OffsetDateTime::now_utc().unix_timestamp() > leaves_until + 3 && count == Some(1.0)).then_some(())
+    };
+    testkit::wait_until("the scheduler is counted after the old leaves are gone", PATIENCE, looked).await;
+    assert_eq!(certificates(&anchors(&api)).len(), 2);
+    *api.world.pods.lock() = vec![scheduler(time::OffsetDateTime::now_utc())];
+    until("the old root is retired", || certificates(&anchors(&api)).len() == 1).await;
+    assert!(reasons(&api).iter().any(|reason| reason == "RootRotationDone"));
+}
+
 #[tokio::test]
 async fn a_secret_emptied_during_a_rotation_comes_back_with_the_rotation() {
     let api = Api::start().await;
@@ -222,7 +257,8 @@ async fn in_standalone_mode_a_file_commands_a_new_root_and_a_restart_goes_on() {
 
 #[tokio::test]
 async fn a_start_finishes_a_step_of_the_rotation_that_a_crash_left_half_copied() {
-    let sentry = standalone().ready().await;
+    // It stays in the step that is copied.
+    let sentry = Start::standalone().flag("--root-rotation-settle=1h").ready().await;
     let old = sentry.creds("ca.crt");
     std::fs::write(sentry.dir.path().join("creds/ca-rotation"), "start").unwrap();
     let state = sentry.dir.path().join("creds/root-rotation.json");

@@ -48,6 +48,11 @@ impl Bundle {
         self.rotation.as_ref()?.get("phase")?.as_str()
     }
 
+    /// Since when, in Unix seconds, the new issuer signs.
+    pub fn signs_since(&self) -> Option<i64> {
+        self.phase().filter(|phase| *phase == "sign").and(self.rotation.as_ref()?["since"].as_i64())
+    }
+
     /// Until when, in Unix seconds, leaves of the old issuer may be in use.
     pub fn leaves_until(&self) -> Result<i64> {
         let state = self.rotation.as_ref().context("no rotation is in progress")?;
@@ -85,11 +90,25 @@ pub fn anchors_of(pod: &Pod) -> Option<Vec<String>> {
     Some(split(&format!("{}\n", variable.value.as_deref()?.trim_end())))
 }
 
-/// How many pods of the whole cluster hold anchors without `root`.
+/// How many pods of the whole cluster hold anchors without `root`: sidecars that were not given it, and
+/// schedulers that did not begin after the new issuer did.
 pub async fn pods_without(access: &Access, root: &str) -> Result<usize> {
+    let signs_since = Bundle::read(access).await?.signs_since();
     let pods = Api::<Pod>::all(access.client()).list(&ListParams::default()).await?;
-    let lacks = |pod: &&Pod| anchors_of(pod).is_some_and(|anchors| !anchors.iter().any(|anchor| anchor == root));
+    let lacks = |pod: &&Pod| match anchors_of(pod) {
+        Some(anchors) => !anchors.iter().any(|anchor| anchor == root),
+        None => scheduler_since(pod).is_some_and(|began| signs_since.is_none_or(|signs| began < signs)),
+    };
     Ok(pods.iter().filter(lacks).count())
+}
+
+/// When the containers of a scheduler's pod began, the first of them.
+fn scheduler_since(pod: &Pod) -> Option<i64> {
+    let service = pod.metadata.annotations.as_ref()?.get("dapr.io/control-plane")?;
+    let statuses = pod.status.as_ref()?.container_statuses.iter().flatten();
+    let began =
+        statuses.filter_map(|status| Some(status.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0.as_second()));
+    began.min().filter(|_| service == "scheduler")
 }
 
 /// The number of those pods as every replica of sentry counts it.

@@ -106,6 +106,16 @@ pub struct Settings {
     pub ttl: i64,
 }
 
+/// What a pod must have taken up so that it does not need the old root any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewRoot {
+    /// The root.
+    pub id: CertificateId,
+    /// Since when whoever reads the published anchors finds it; none while it is announced, when they
+    /// may not have reached everybody. It tells of pods whose anchors cannot be seen.
+    pub published: Option<i64>,
+}
+
 /// How many pods hold anchors without the new root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holders {
@@ -181,7 +191,7 @@ pub struct Plan {
     /// The phase, if one is in progress.
     pub phase: Option<Phase>,
     /// The new root, if a rotation is in progress.
-    pub root: Option<CertificateId>,
+    pub root: Option<NewRoot>,
     /// Who holds only the old anchor, while somebody signs with the new issuer.
     pub holders: Holders,
     /// Why nothing happens though it should.
@@ -211,7 +221,7 @@ const WARN_SECS: i64 = 14 * 24 * 3600;
 const LIFE_PART: i64 = 3;
 
 /// Decides. `count` tells how many pods hold anchors without a root.
-pub fn plan(view: View<'_>, count: impl Fn(CertificateId) -> Holders) -> Plan {
+pub fn plan(view: View<'_>, count: impl Fn(NewRoot) -> Holders) -> Plan {
     if view.snapshot.rotation.state.is_empty() {
         return idle(view);
     }
@@ -220,7 +230,8 @@ pub fn plan(view: View<'_>, count: impl Fn(CertificateId) -> Holders) -> Plan {
     let Some(state) = State::of(view.snapshot) else {
         return idle_plan(Step::Write(Box::new(without_rotation(view.snapshot)), News::Abandoned));
     };
-    let holders = count(state.root);
+    let root = state.new_root();
+    let holders = count(root);
     let step = match state.phase {
         Phase::Announce => announced(view, &state),
         Phase::Sign => signing(view, &state, holders),
@@ -228,7 +239,7 @@ pub fn plan(view: View<'_>, count: impl Fn(CertificateId) -> Holders) -> Plan {
     let breaks = holders != Holders::Counted(0) && state.old_until - view.now <= WARN_SECS;
     Plan {
         phase: Some(state.phase),
-        root: Some(state.root),
+        root: Some(root),
         holders,
         breaks_at: breaks.then_some(state.old_until),
         ..idle_plan(step)
@@ -343,6 +354,15 @@ pub fn announce(view: View<'_>, successor: &Successor) -> Snapshot {
 }
 
 impl State {
+    fn new_root(&self) -> NewRoot {
+        let published = match self.phase {
+            Phase::Announce => None,
+            // The time to settle was over before this phase began.
+            Phase::Sign => Some(self.since),
+        };
+        NewRoot { id: self.root, published }
+    }
+
     /// The state, if it can be read and belongs to the bundle beside it.
     fn of(snapshot: &Snapshot) -> Option<Self> {
         let state: Self = serde_json::from_slice(&snapshot.rotation.state).ok()?;
