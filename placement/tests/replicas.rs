@@ -19,6 +19,8 @@ use tonic::Code;
 
 /// A replica that starts late is taken in within a second; machines that are busy get more.
 const JOIN_DEADLINE: Duration = Duration::from_secs(15);
+/// A member that is in no list is given 10 s to answer.
+const GONE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One cluster at a time: a follower campaigns when it hears nothing for 1.5 s, and seven clusters of
 /// three, each with its disks, can keep two cores from speaking that often.
@@ -88,7 +90,11 @@ impl Cluster {
 
     /// Waits until every replica that runs counts so many voters and follows a leader.
     async fn voters(&self, count: usize) {
-        wait_until(&format!("{count} voters"), JOIN_DEADLINE, || async {
+        self.voters_within(count, JOIN_DEADLINE).await;
+    }
+
+    async fn voters_within(&self, count: usize, limit: Duration) {
+        wait_until(&format!("{count} voters"), limit, || async {
             let mut all = self.servers.iter().flatten().map(|server| server.placement.replica.status());
             all.all(|status| status.voters == count && status.leader.is_some()).then_some(())
         })
@@ -461,28 +467,41 @@ async fn a_cluster_grows_from_three_to_five_and_shrinks_again_while_it_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_five_members_those_that_are_stopped_give_up_their_votes_down_to_three_and_get_them_back() {
     let mut cluster = Cluster::of(5).await;
-    let mut host = cluster.connect(0, says::v117("h", &["a"])).await;
-    complete(&mut host, "h").await;
+    let leader = cluster.leader().await;
     let leave = async |index: usize| {
         let replica = cluster.server(index).placement.replica.clone();
         replica.hand_over().await;
         replica.resign().await;
     };
-    tokio::join!(leave(3), leave(4));
-    for index in 3..5 {
-        cluster.kill(index).await;
-    }
+    // The leader goes, too, while the other asks it to go on without its vote.
+    let mut others = (0..5).filter(|index| *index != leader);
+    let [second, kept, third] = [others.next(), others.next(), others.next()].map(|index| index.expect("five"));
+    tokio::join!(leave(leader), leave(second));
+    cluster.kill(leader).await;
+    cluster.kill(second).await;
     cluster.voters(3).await;
     // Three can lose one, but spare none.
-    let leader = cluster.leader().await;
-    cluster.server((leader + 1) % 3).placement.replica.resign().await;
+    cluster.server(third).placement.replica.resign().await;
     cluster.voters(3).await;
-    host.stays_quiet(Duration::from_millis(100)).await;
     // With five votes, two of which are gone, the loss of one more would have been the end.
-    cluster.kill(1).await;
+    cluster.kill(third).await;
     cluster.leader().await;
-    let mut second = cluster.connect(2, says::v117("h2", &["a"])).await;
-    tokio::join!(complete(&mut host, "h"), complete(&mut second, "h2"));
+    let mut host = cluster.connect(kept, says::v117("h", &["a"])).await;
+    complete(&mut host, "h").await;
+    cluster.servers[second] = Some(cluster.start(second).await);
+    cluster.voters(4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_in_no_list_any_more_and_does_not_answer_loses_its_vote_until_it_is_back() {
+    let mut cluster = Cluster::of(4).await;
+    cluster.kill(3).await;
+    for index in 0..3 {
+        cluster.kill(index).await;
+        cluster.servers[index] = Some(cluster.start_among(index, 3, &[]).await);
+        cluster.leader().await;
+    }
+    cluster.voters_within(3, GONE_DEADLINE).await;
     cluster.servers[3] = Some(cluster.start(3).await);
     cluster.voters(4).await;
 }

@@ -1,9 +1,9 @@
 //! Rows of contract placement.md §14 that need certificates: who is let in, what placement shows of itself,
 //! the election among three replicas, and W24 as 1.18 sees it.
 
-mod support;
 #[path = "support/sentry.rs"]
 mod sentry;
+mod support;
 
 use std::net::TcpListener;
 

@@ -1,26 +1,35 @@
-//! Members that are gone for good: whoever leads and was told of them takes their votes away.
+//! Members that are gone for good: whoever leads takes their votes away.
 //!
-//! Nothing else removes a member: a replica that does not answer may come back, and its vote counts
-//! until an operator says that it will not.
+//! A member that does not answer may come back, so its vote counts until somebody says that it will not.
+//! An operator says so with `--former-members`, or with an `--initial-cluster` that does not name it any
+//! more while it is silent: of replicas that are stopped together, one may have had to keep its vote.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::{BasicNode, ChangeMembers};
 use runtime::{BoxError, CancellationToken};
+use tokio::time::Instant;
 
-use super::Replica;
+use super::rpc::{Greeting, Method};
 use super::types::{NodeId, node_id};
+use super::{CALL_LIMIT, Replica};
 
 /// A change of members takes two commits; a leader that cannot commit stops leading before.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Wait between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// A member that is not in the leader's list and does not answer for so long is gone. If it comes back it
+/// is taken in again.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Removes former members while this node leads.
 pub struct FormerTask {
     replica: Replica,
     former: BTreeSet<NodeId>,
+    listed: BTreeSet<NodeId>,
+    /// Members that are not listed and do not answer, since when.
+    silent: BTreeMap<NodeId, Instant>,
 }
 
 impl FormerTask {
@@ -28,15 +37,19 @@ impl FormerTask {
     pub fn new(replica: Replica, former: &[String]) -> Self {
         let me = replica.id().to_owned();
         let former = former.iter().filter(|id| **id != me).map(|id| node_id(id)).collect();
-        Self { replica, former }
+        let listed = replica.options.members.keys().map(|id| node_id(id)).collect();
+        Self { replica, former, listed, silent: BTreeMap::new() }
     }
 
     /// Runs until stopped.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), BoxError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BoxError> {
         let work = async {
             loop {
                 if self.replica.leadership().borrow().is_leading() {
+                    self.listen().await;
                     self.remove().await;
+                } else {
+                    self.silent.clear();
                 }
                 tokio::time::sleep(LOOK).await;
             }
@@ -48,13 +61,28 @@ impl FormerTask {
         }
     }
 
+    /// Asks members that are not listed whether they are there.
+    async fn listen(&mut self) {
+        let members = self.replica.raft.metrics().borrow().membership_config.clone();
+        let unlisted = members.nodes().filter(|(id, _)| !self.listed.contains(id));
+        let peers = &self.replica.peers;
+        let answers = unlisted.map(|(id, node)| async move {
+            let answer: Result<Greeting, _> = peers.call((*id, &node.addr), Method::Hello, &(), CALL_LIMIT).await;
+            (*id, answer.is_ok())
+        });
+        let silent = futures::future::join_all(answers).await.into_iter().filter(|(_, answered)| !answered);
+        let now = Instant::now();
+        self.silent = silent.map(|(id, _)| (id, self.silent.get(&id).copied().unwrap_or(now))).collect();
+    }
+
+    fn is_gone(&self, id: NodeId) -> bool {
+        self.former.contains(&id) || self.silent.get(&id).is_some_and(|since| since.elapsed() >= SILENCE)
+    }
+
     async fn remove(&self) {
         let members = self.replica.raft.metrics().borrow().membership_config.clone();
-        let known = |ids: &mut dyn Iterator<Item = NodeId>| -> BTreeSet<NodeId> {
-            ids.filter(|id| self.former.contains(id)).collect()
-        };
-        let voters = known(&mut members.membership().voter_ids());
-        let learners = known(&mut members.membership().learner_ids());
+        let voters: BTreeSet<NodeId> = members.membership().voter_ids().filter(|id| self.is_gone(*id)).collect();
+        let learners: BTreeSet<NodeId> = members.membership().learner_ids().filter(|id| self.is_gone(*id)).collect();
         let change: ChangeMembers<NodeId, BasicNode> = match (voters.is_empty(), learners.is_empty()) {
             (false, _) => ChangeMembers::RemoveVoters(voters),
             (true, false) => ChangeMembers::RemoveNodes(learners),
