@@ -22,6 +22,7 @@ pub mod configuration;
 pub mod core;
 pub mod directory;
 pub mod events;
+mod gathered;
 pub mod grpc;
 pub mod issuer;
 pub mod keeper;

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use futures::TryStreamExt as _;
 use identity::{Alpn, server::Incoming, tls};
 use kube::Client;
 use proto::sentry::v1::ca_server::CaServer;
@@ -14,6 +15,7 @@ use crate::{
     core::{dns_names::Home, oidc::Discovery, rotation},
     directory::Directory,
     events::Events,
+    gathered::Gathered,
     grpc::CaService,
     issuer::Issuer,
     keeper::{KeepError, Keeper, KeeperOptions},
@@ -128,7 +130,7 @@ async fn serve(service: CaService, incoming: Incoming, stop: CancellationToken) 
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .add_service(CaServer::new(service))
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming.map_ok(Gathered::new), stop.cancelled_owned())
         .await?;
     Ok(())
 }
