@@ -34,8 +34,6 @@ const KEYS: usize = 64;
 const AUTHORITY: [&str; 3] = ["ca.crt", "issuer.crt", "issuer.key"];
 /// Certificates before anything is measured.
 const WARM_UP: usize = 500;
-/// How long the fixed rate lasts.
-const RATE_TIME: Duration = Duration::from_secs(20);
 /// Bounds of the issue.
 const THIRD: f64 = 1.0 / 3.0;
 const P99_SECONDS: f64 = 0.010;
@@ -53,7 +51,10 @@ pub struct Options {
     /// Requests a second whose latency is measured.
     #[arg(long, value_name = "COUNT", default_value_t = 500)]
     pub rate: u32,
-    /// Pods in the cluster; a tenth of them have a sidecar.
+    /// How long that rate lasts.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub rate_time: u64,
+    /// Pods in the cluster; a tenth of them have a sidecar. With 0 memory is not measured.
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     pub pods: usize,
 }
@@ -86,7 +87,9 @@ pub fn run(bench: &Bench, options: &Options) -> Result<()> {
     let mut report = Report::new(&SIDES.map(Side::name));
     compare_idle(&programs, &mut report)?;
     compare_signing(bench, options, &programs, &mut report)?;
-    compare_memory(options, &programs, &mut report)?;
+    if options.pods > 0 {
+        compare_memory(options, &programs, &mut report)?;
+    }
     println!("\nsentry, {machine}; medians of {} runs\n\n{}", bench.repeat, report.markdown());
     Ok(())
 }
@@ -169,7 +172,7 @@ fn signing(programs: &Programs, side: Side, options: &Options) -> Result<Signing
         load.closed_loop(Connections::New, WARM_UP).await?;
         let (kept_cpu, kept_rate) = cost(&server, &load, Connections::Kept, options.kept).await?;
         let (new_cpu, new_rate) = cost(&server, &load, Connections::New, options.new).await?;
-        let mut latencies = load::at_rate(&load, options.rate, RATE_TIME).await?;
+        let mut latencies = load::at_rate(&load, options.rate, Duration::from_secs(options.rate_time)).await?;
         let failed = count_of(latencies.failed as u64);
         let mut seconds = |share| quantile(&mut latencies.took, share).as_secs_f64();
         Ok(Signing { kept_cpu, kept_rate, new_cpu, new_rate, p50: seconds(0.5), p99: seconds(0.99), failed })
