@@ -87,7 +87,9 @@ func Until(ctx context.Context, what string, probe func() (bool, error)) error {
 func Serve(addr string, handler http.Handler) error {
 	ctx, stop := SignalContext()
 	defer stop()
-	server := &http.Server{Addr: addr, Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	// No ReadHeaderTimeout: the sidecar next door keeps connections that it dialled and has not used yet,
+	// and such a limit would close them under its first request.
+	server := &http.Server{Addr: addr, Handler: handler}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
 	slog.Info("serving", "address", addr, "pod", PodName())
