@@ -36,7 +36,8 @@ func main() {
 func serve(address string, handler http.Handler) error {
 	ctx, stop := web.SignalContext()
 	defer stop()
-	server := &http.Server{Addr: address, Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	// No ReadHeaderTimeout, see web.Serve.
+	server := &http.Server{Addr: address, Handler: handler}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
 	slog.Info("serving", "address", address, "pod", web.PodName())
