@@ -134,6 +134,7 @@ impl Dissemination {
     pub fn step(&mut self, now: Moment, event: Event) -> Vec<Command> {
         let mut out = Vec::new();
         let before = self.round.phase;
+        self.round.excuse(now, &self.settings.limits);
         match event {
             Event::Opened { stream, host, generation } => self.open(now, stream, (host, generation), &mut out),
             Event::Received { stream, message } => self.receive(now, stream, message),

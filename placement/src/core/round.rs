@@ -10,6 +10,9 @@ use super::moment::Moment;
 use super::settings::Limits;
 use super::stream::StreamId;
 
+/// A limit that ran out so long ago says more about this process than about those who are waited for.
+const OVERSLEPT: Duration = Duration::from_millis(50);
+
 /// Where a namespace is in its round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -32,6 +35,8 @@ pub(super) struct Round {
     pub phase: Phase,
     pub started: Moment,
     pub phase_started: Moment,
+    /// Since when the limits of sidecars count.
+    patient_since: Moment,
     pub streams: usize,
     /// Streams that owe the current phase's acknowledgement.
     waiting: BTreeMap<Generation, BTreeSet<StreamId>>,
@@ -45,7 +50,7 @@ pub(super) struct Round {
 
 impl Round {
     pub fn start(now: Moment, streams: usize) -> Self {
-        Self { phase: Phase::Lock, started: now, phase_started: now, streams, ..Self::default() }
+        Self { phase: Phase::Lock, started: now, phase_started: now, patient_since: now, streams, ..Self::default() }
     }
 
     /// Enters `phase`; nobody is waited for until `wait_for`.
@@ -59,6 +64,7 @@ impl Round {
         self.took[slot] = now - self.phase_started;
         self.phase = phase;
         self.phase_started = now;
+        self.patient_since = now;
         self.waiting.clear();
     }
 
@@ -102,8 +108,18 @@ impl Round {
     }
 
     fn deadline_of(&self, generation: Generation, limits: &Limits) -> Moment {
-        let from = if generation.is_sidecar() { self.phase_started } else { self.started };
+        let from = if generation.is_sidecar() { self.patient_since } else { self.started };
         from + limits.of(self.phase, generation)
+    }
+
+    /// Begins the limits of sidecars anew if this process did not look at them in time: it did not run, or
+    /// its clock leapt, and what they said meanwhile was not read yet.
+    pub fn excuse(&mut self, now: Moment, limits: &Limits) {
+        let owing = Generation::ALL.into_iter().filter(|g| g.is_sidecar());
+        let owing = owing.filter(|g| self.waiting.get(g).is_some_and(|set| !set.is_empty()));
+        if owing.map(|g| self.deadline_of(g, limits)).min().is_some_and(|at| at + OVERSLEPT < now) {
+            self.patient_since = now;
+        }
     }
 
     /// Streams whose limit has run out, with that limit.

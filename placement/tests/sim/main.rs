@@ -1,5 +1,6 @@
 //! A simulated namespace: the pure machine, a replicated ledger, and sidecars of three generations that
-//! behave as placement.md §7 describes, under crashes, resets, freezes, slow hosts and lost leaders.
+//! behave as placement.md §7 describes, under crashes, resets, freezes, slow hosts, lost
+//! and stalled leaders and clocks that leap.
 //!
 //! One seed decides everything. `SIM_SEEDS=5000 cargo test -p placement --test sim` runs more of them,
 //! `SIM_SEED=42 cargo test -p placement --test sim` replays one and prints its history.
@@ -14,6 +15,7 @@ mod convergence;
 mod departed_hosts;
 mod no_early_table;
 mod pairing;
+mod patience;
 #[path = "../support/peer.rs"]
 mod peer;
 mod released;

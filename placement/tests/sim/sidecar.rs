@@ -46,6 +46,8 @@ pub struct Sidecar {
     /// It reads no orders before (1.16).
     pub busy_until: Duration,
     unlocked_at: Duration,
+    /// It was unlocked on this stream, so there may be turns to drain.
+    has_run: bool,
     /// 1.16 counts these for the life of the process.
     pub locks: u64,
     pub unlocks: u64,
@@ -55,6 +57,7 @@ pub struct Sidecar {
 /// Turns that go on: by the table they began with, without the types that were blocked.
 #[derive(Clone, Debug)]
 pub struct Draining {
+    since: Duration,
     until: Duration,
     table: Arc<Table>,
     blocked: BTreeSet<Arc<str>>,
@@ -90,6 +93,7 @@ impl Sidecar {
             draining: None,
             busy_until: Duration::ZERO,
             unlocked_at: Duration::ZERO,
+            has_run: false,
             locks: 0,
             unlocks: 0,
             violation: None,
@@ -106,10 +110,11 @@ impl Sidecar {
     pub fn obey(&mut self, now: Duration, order: &Order) -> Option<Reply> {
         use placement::core::Operation;
         let acks = self.generation != Generation::V116;
+        let drain = if self.has_run { self.drain } else { Duration::ZERO };
         let (after, operation) = match order {
             Order::Lock(version) => {
                 self.lock(now, *version);
-                (if self.generation == Generation::V117 { self.drain } else { ms(1) }, Operation::Lock)
+                (ms(1) + if self.generation == Generation::V117 { drain } else { Duration::ZERO }, Operation::Lock)
             }
             Order::Types(table) => {
                 self.update_types(table);
@@ -117,11 +122,12 @@ impl Sidecar {
             }
             Order::Update(table) => {
                 self.update(table);
-                (if self.generation == Generation::V118 { self.drain } else { ms(1) }, Operation::Update)
+                (ms(1) + if self.generation == Generation::V118 { drain } else { Duration::ZERO }, Operation::Update)
             }
             Order::Unlock(version) => {
                 self.unlock(*version);
                 self.unlocked_at = now;
+                self.has_run = true;
                 (ms(1), Operation::Unlock)
             }
         };
@@ -137,8 +143,8 @@ impl Sidecar {
         }
         if self.generation == Generation::V116 && self.unlocked_at < now {
             self.busy_until = now + self.drain;
-            let (until, blocked) = (self.busy_until, BTreeSet::new());
-            self.draining = self.table.clone().map(|table| Draining { until, table, blocked });
+            let (since, until, blocked) = (now, self.busy_until, BTreeSet::new());
+            self.draining = self.table.clone().map(|table| Draining { since, until, table, blocked });
         }
         self.locks += 1;
         self.locked_since = Some(now);
@@ -228,16 +234,22 @@ impl Sidecar {
         self.table = None;
         self.changed.clear();
         self.busy_until = Duration::ZERO;
+        self.has_run = false;
         self.draining = None;
     }
 
     /// Its replica is gone: what runs may go on for the time of the drain, nothing new begins.
     pub fn lose_replica(&mut self, now: Duration) {
         let stopped = self.locked_since.is_some() && self.generation != Generation::V118;
-        let (until, blocked) = (now + self.drain, self.blocked.clone());
-        let draining = self.table.clone().filter(|_| !stopped).map(|table| Draining { until, table, blocked });
+        let (since, until, blocked) = (now, now + self.drain, self.blocked.clone());
+        let draining = self.table.clone().filter(|_| !stopped).map(|table| Draining { since, until, table, blocked });
         self.lose_stream();
         self.draining = draining;
+    }
+
+    /// Since when it drains, if it does.
+    pub fn draining_since(&self) -> Option<Duration> {
+        self.draining.as_ref().map(|d| d.since)
     }
 
     /// Whether a turn of this actor may still run by a table that it lost.

@@ -2,13 +2,18 @@
 //!
 //! Streams deliver in order, each message after its own delay. A lost leader takes its machine and its
 //! uncommitted facts with it; the ledger stays, and the next leader starts from it.
+//!
+//! The machine has a clock of its own. It never goes back, but it may *leap* against that of the sidecars
+//! (a virtual machine that is moved), and the leader's process may *stall*: it gets no time for a while,
+//! and what comes meanwhile waits, behind the limits that ran out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use placement::core::{
-    Command, Dissemination, Event, Generation, Ledger, Message, Moment, Operation, Order, Record, Settings, StreamId,
+    Command, Dissemination, EndReason, Event, Generation, Ledger, Message, Moment, Operation, Order, Record, Settings,
+    StreamId,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -20,6 +25,9 @@ const TYPES: [&str; 3] = ["a", "b", "c"];
 pub const CHAOS: Duration = Duration::from_mins(1);
 /// And here everything must be in order again: hold, limits and reconnects have passed.
 pub const END: Duration = Duration::from_secs(150);
+
+/// More than a message travels.
+const TRAVEL: Duration = Duration::from_millis(25);
 
 pub fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -43,6 +51,8 @@ pub enum Fault {
     SkippedDrain,
     /// UNLOCKs to one sidecar in ten get lost.
     LostUnlock,
+    /// A limit that healthy sidecars need nearly all of is a little shorter.
+    HastyLimit,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +74,26 @@ enum Happening {
     Freeze(usize, Duration),
     Retype(usize),
     Heartbeat(usize),
+    /// The machine's clock goes forward by so much at once.
+    Leap(Duration),
+    /// The leader's process gets no time for so long.
+    Stall(Duration),
+    Wake,
+}
+
+impl Happening {
+    /// Whether the leader's process has a part in it.
+    fn needs_leader(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ToServer(..) | Self::Gone(_) | Self::Committed(..) | Self::Tick)
+    }
+}
+
+/// Once the machine's clock and the sidecars' did not agree, or the leader's process did not run.
+#[derive(Clone, Copy, Debug)]
+struct Disturbance {
+    at: Duration,
+    leapt: Duration,
+    stalled: Duration,
 }
 
 fn settings(fault: Fault) -> Settings {
@@ -71,6 +101,7 @@ fn settings(fault: Fault) -> Settings {
     match fault {
         Fault::SkippedHold => settings.hold = Duration::ZERO,
         Fault::SkippedDrain => settings.limits.v116_drain = Duration::ZERO,
+        Fault::HastyLimit => settings.limits.disseminate = ms(1900),
         _ => {}
     }
     settings
@@ -99,6 +130,14 @@ pub struct World {
     departed: BTreeMap<Arc<str>, Duration>,
     pub rounds: u64,
     pub timeouts: u64,
+    /// By how much the machine's clock is ahead.
+    ahead: Duration,
+    stalled_until: Duration,
+    disturbances: Vec<Disturbance>,
+    /// When the last leader was lost.
+    leader_lost: Duration,
+    /// A sidecar that was never frozen and lost its stream to a limit.
+    pub punished: Option<String>,
     violation: Option<String>,
     history: Vec<String>,
     moved: bool,
@@ -152,6 +191,11 @@ impl World {
             departed: BTreeMap::new(),
             rounds: 0,
             timeouts: 0,
+            ahead: Duration::ZERO,
+            stalled_until: Duration::ZERO,
+            disturbances: Vec::new(),
+            leader_lost: Duration::ZERO,
+            punished: None,
             violation: None,
             history: Vec::new(),
             moved: true,
@@ -160,6 +204,39 @@ impl World {
 
     pub fn now(&self) -> Duration {
         self.now
+    }
+
+    /// The machine's clock.
+    fn clock(&self) -> Moment {
+        Moment::at(self.now + self.ahead)
+    }
+
+    fn disturbed_since(&self, then: Duration) -> impl Iterator<Item = &Disturbance> {
+        self.disturbances.iter().filter(move |d| d.at + d.stalled >= then)
+    }
+
+    /// How often the machine could not tell since then how much time passed, and how long it did not run.
+    pub fn stalls_since(&self, then: Duration) -> (u32, Duration) {
+        let all = self.disturbed_since(then);
+        all.fold((0, Duration::ZERO), |(count, sum), d| (count + 1, sum + d.stalled))
+    }
+
+    /// Whether so much time passed since then by the machine's clock alone.
+    fn is_early(&self, then: Duration, span: Duration) -> bool {
+        let leapt: Duration = self.disturbed_since(then).map(|d| d.leapt).sum();
+        let real = self.now.saturating_sub(then);
+        real < span && span <= real + leapt
+    }
+
+    /// What a leap takes back of the promise of single owners. Two spans protect it that no message ends:
+    /// the hold of a host whose leader was lost, and the drain of 1.16. The machine can only measure them,
+    /// and a clock that is wrong by more than a few per cent measures them wrong (ADR 2, 5).
+    pub fn cut_short(&self, sidecar: &Sidecar) -> bool {
+        let settings = Settings::default();
+        let lost = sidecar.stream.is_some_and(|s| s.replica != self.leadership);
+        let drains = sidecar.draining_since();
+        (lost && self.is_early(self.leader_lost, settings.hold))
+            || drains.is_some_and(|since| self.is_early(since.saturating_sub(TRAVEL), settings.limits.v116_drain))
     }
 
     pub fn history(&self) -> Vec<String> {
@@ -215,6 +292,22 @@ impl World {
                 _ => self.schedule(at, Happening::Retype(who)),
             }
         }
+        self.plan_disturbances();
+    }
+
+    /// Half of the seeds have a leap or a stall; each is as likely at a busy moment as anything else.
+    fn plan_disturbances(&mut self) {
+        for _ in 0..self.rng.random_range(0_u32..4).saturating_sub(1) {
+            let at = ms(self.rng.random_range(1000..1000 * CHAOS.as_secs()));
+            if self.rng.random_bool(0.5) {
+                let length = [2000, 60_000][self.rng.random_range(0..2)];
+                let length = ms(self.rng.random_range(100..=length));
+                self.schedule(at, Happening::Leap(length));
+            } else {
+                let length = ms(self.rng.random_range(100..8000));
+                self.schedule(at, Happening::Stall(length));
+            }
+        }
     }
 
     fn schedule(&mut self, at: Duration, what: Happening) {
@@ -245,6 +338,13 @@ impl World {
     }
 
     fn happen(&mut self, what: Happening) {
+        if self.now < self.stalled_until && what.needs_leader() {
+            // A tick is made up for when the process wakes.
+            if !matches!(what, Happening::Tick) {
+                self.schedule(self.stalled_until, what);
+            }
+            return;
+        }
         match what {
             Happening::Connect(who) => self.connect(who),
             Happening::ToServer(stream, message) => self.step(Event::Received { stream, message }),
@@ -262,7 +362,32 @@ impl World {
             Happening::Freeze(who, length) => self.freeze(who, length),
             Happening::Retype(who) => self.retype(who),
             Happening::Heartbeat(who) => self.heartbeat(who),
+            Happening::Leap(length) => self.leap(length),
+            Happening::Stall(length) => self.stall(length),
+            Happening::Wake => self.wake(),
         }
+    }
+
+    fn leap(&mut self, length: Duration) {
+        self.ahead += length;
+        self.disturbances.push(Disturbance { at: self.now, leapt: length, stalled: Duration::ZERO });
+        let deadline = self.machine.as_ref().and_then(Dissemination::next_deadline);
+        self.arm(deadline);
+    }
+
+    fn stall(&mut self, length: Duration) {
+        if self.machine.is_none() || self.now < self.stalled_until {
+            return;
+        }
+        self.disturbances.push(Disturbance { at: self.now, leapt: Duration::ZERO, stalled: length });
+        self.stalled_until = self.now + length;
+        // Before anything that arrives meanwhile: the hub looks at its limits first.
+        self.schedule(self.stalled_until, Happening::Wake);
+    }
+
+    fn wake(&mut self) {
+        self.tick_at = None;
+        self.step(Event::Tick);
     }
 
     fn delay(&mut self) -> Duration {
@@ -296,8 +421,9 @@ impl World {
     }
 
     fn step(&mut self, event: Event) {
+        let now = self.clock();
         let Some(machine) = &mut self.machine else { return };
-        let commands = machine.step(Moment::at(self.now), event);
+        let commands = machine.step(now, event);
         // Debug builds check inside `step` already.
         if !cfg!(debug_assertions)
             && let Err(violation) = machine.check()
@@ -308,12 +434,12 @@ impl World {
         for command in commands {
             self.carry_out(command);
         }
-        self.arm(deadline.map(Moment::since_origin));
+        self.arm(deadline);
     }
 
     /// One pending tick at most: the earliest.
-    fn arm(&mut self, deadline: Option<Duration>) {
-        let Some(at) = deadline.map(|at| at.max(self.now)) else { return };
+    fn arm(&mut self, deadline: Option<Moment>) {
+        let Some(at) = deadline.map(|at| at.since_origin().saturating_sub(self.ahead).max(self.now)) else { return };
         if self.tick_at.is_none_or(|pending| at < pending) {
             self.tick_at = Some(at);
             self.schedule(at, Happening::Tick);
@@ -330,8 +456,9 @@ impl World {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Send { streams, order } => self.send(&streams, &order),
-            Command::End { stream, .. } => {
+            Command::End { stream, reason } => {
                 self.timeouts += 1;
+                self.note_punished(stream, &reason);
                 if let Some(who) = self.owners.get(&stream).copied() {
                     self.note_departed(stream);
                     let at = self.arrival(stream, false);
@@ -343,6 +470,13 @@ impl World {
                 self.schedule(at, Happening::Committed(self.leadership, record));
             }
             Command::Finished(_) => self.rounds += 1,
+        }
+    }
+
+    fn note_punished(&mut self, stream: StreamId, reason: &EndReason) {
+        let Some(sidecar) = self.owners.get(&stream).map(|who| &self.sidecars[*who]) else { return };
+        if matches!(reason, EndReason::DisseminationTimeout { .. }) && !sidecar.was_frozen && sidecar.alive {
+            self.punished = Some(format!("{} lost its stream: {reason:?}", sidecar.name));
         }
     }
 
@@ -386,7 +520,7 @@ impl World {
         }
         let fresh = table.version > self.ledger.version || in_round;
         // The table is fixed one commit earlier than it is given out.
-        let fixed_at = self.now.saturating_sub(ms(25));
+        let fixed_at = self.now.saturating_sub(TRAVEL);
         let ghost = table.hosts.keys().find(|name| self.departed.get(*name).is_some_and(|left| *left < fixed_at));
         if let Some(name) = ghost.filter(|_| fresh) {
             self.violation = Some(format!("table {} names {name}, whose end was seen", table.version));
@@ -458,6 +592,7 @@ impl World {
             return;
         }
         self.leadership += 1;
+        (self.leader_lost, self.stalled_until) = (self.now, self.now);
         self.departed.clear();
         let lost: Vec<_> = self.owners.iter().map(|(s, w)| (*w, *s)).collect();
         self.owners.clear();
@@ -471,7 +606,7 @@ impl World {
     }
 
     fn elect(&mut self) {
-        self.machine = Some(Dissemination::restore(settings(self.fault), &self.ledger, Moment::at(self.now)));
+        self.machine = Some(Dissemination::restore(settings(self.fault), &self.ledger, self.clock()));
         self.step(Event::Tick);
     }
 
