@@ -159,6 +159,12 @@ impl Dissemination {
         self.may_grow() && self.stale.is_empty()
     }
 
+    /// Whether the host may act by an older table and is not in the round: it keeps its place whatever it
+    /// reports meanwhile, or others would take its actors.
+    pub(super) fn acts_outside(&self, name: &Arc<str>) -> bool {
+        self.by_name.get(name).is_some_and(|ids| ids.iter().any(|id| self.stale.contains(id)))
+    }
+
     /// Another table is about to be fixed.
     pub(super) fn remember_before(&mut self) {
         self.before = match self.settled {
@@ -195,4 +201,40 @@ fn common(a: &Hosts, b: &Hosts) -> Hosts {
         Some((name.clone(), if common == **entry { entry.clone() } else { Arc::new(common) }))
     };
     a.iter().filter_map(both).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Event, Host, Ledger, Message, Operation, Record, Settings};
+    use super::*;
+
+    fn host(seq: u64, types: &[&str]) -> Host {
+        let name: Arc<str> = format!("h{seq}").into();
+        Host { id: name.clone(), name, port: 0, api_level: 20, entities: types.iter().map(|t| Arc::from(*t)).collect() }
+    }
+
+    /// A stream that the leader before had locked again after table 1.
+    fn locked(seq: u64) -> Carried {
+        let mut carried = Carried::new(StreamId { replica: seq, seq }, host(seq, &["a"]), Generation::V118);
+        (carried.lock, carried.locked, carried.table) = (2, Some(Moment::default()), Some(1));
+        carried
+    }
+
+    #[test]
+    fn a_host_outside_the_round_keeps_its_place_whatever_it_reports() {
+        let mut ledger = Ledger::default();
+        let changes = [1, 2].map(|seq| (host(seq, &[]).name, host(seq, &["a"]).entry()));
+        ledger.apply(&Record::Fixed { version: 1, changes: changes.into() });
+        ledger.apply(&Record::Settled { version: 1 });
+        let mut machine = Dissemination::restore(Settings::default(), &ledger, Moment::default());
+        machine.step(Moment::default(), Event::Resumed { streams: vec![locked(1)] });
+        assert_eq!(machine.phase(), Phase::Lock, "the round of the first stream runs");
+        machine.step(Moment::default(), Event::Resumed { streams: vec![locked(2)] });
+        let report = Message { operation: Operation::Report, version: None, entities: vec!["a".into(), "b".into()] };
+        machine.step(Moment::default(), Event::Received { stream: locked(2).stream, message: report });
+        let message = Message { operation: Operation::Lock, version: Some(machine.version()), entities: Vec::new() };
+        let commands = machine.step(Moment::default(), Event::Received { stream: locked(1).stream, message });
+        assert!(commands.iter().any(|c| matches!(c, Command::Propose(Record::Fixed { .. }))), "{commands:?}");
+        assert_eq!(machine.table().hosts.keys().map(|name| &**name).collect::<Vec<_>>(), ["h1", "h2"]);
+    }
 }

@@ -200,7 +200,7 @@ impl Dissemination {
         let mut changes = Vec::new();
         for name in &names {
             let before = hosts.get(name).map(AsRef::as_ref);
-            let wanted = self.desired(name, false);
+            let wanted = if self.acts_outside(name) { before.cloned() } else { self.desired(name, false) };
             let entry = if may_grow { wanted } else { self.narrowed(name, wanted) };
             if entry.as_ref() != before {
                 changes.push((name.clone(), entry.clone()));
