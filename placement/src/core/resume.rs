@@ -165,6 +165,12 @@ impl Dissemination {
         self.by_name.get(name).is_some_and(|ids| ids.iter().any(|id| self.stale.contains(id)))
     }
 
+    /// Whether somebody left the round under LOCK who may act by a table before the unsettled one: what
+    /// that was is not known, so nothing can be fixed that it bears with.
+    pub(super) fn lost_sight(&self) -> bool {
+        self.settled == Settled::No && self.before.is_none() && !(self.holds.is_empty() && self.stale.is_empty())
+    }
+
     /// Another table is about to be fixed.
     pub(super) fn remember_before(&mut self) {
         self.before = match self.settled {
@@ -218,6 +224,24 @@ mod tests {
         let mut carried = Carried::new(StreamId { replica: seq, seq }, host(seq, &["a"]), Generation::V118);
         (carried.lock, carried.locked, carried.table) = (2, Some(Moment::default()), Some(1));
         carried
+    }
+
+    #[test]
+    fn a_replica_lost_under_lock_while_the_table_is_unsettled_stops_the_round() {
+        let mut ledger = Ledger::default();
+        let changes = [1, 2].map(|seq| (host(seq, &[]).name, host(seq, &["a"]).entry()));
+        ledger.apply(&Record::Fixed { version: 2, changes: changes.into() });
+        let mut machine = Dissemination::restore(Settings::default(), &ledger, Moment::default());
+        machine.step(Moment::default(), Event::Resumed { streams: vec![locked(1)] });
+        machine.step(Moment::default(), Event::Resumed { streams: vec![locked(2)] });
+        assert_eq!(machine.phase(), Phase::Lock, "all are back");
+        machine.step(Moment::default(), Event::Lost { replica: 2 });
+        let message = Message { operation: Operation::Lock, version: Some(machine.version()), entities: Vec::new() };
+        let commands = machine.step(Moment::default(), Event::Received { stream: locked(1).stream, message });
+        assert_eq!((commands, machine.phase()), (Vec::new(), Phase::Idle), "host 2 may act by the table before");
+        let over = Moment::default() + Settings::default().hold;
+        machine.step(over, Event::Tick);
+        assert_eq!(machine.phase(), Phase::Lock, "its hold is over");
     }
 
     #[test]

@@ -56,7 +56,13 @@ impl Dissemination {
 
     /// Whether the last table may not have reached everyone who may still act by an older one.
     fn is_unsettled(&self) -> bool {
-        self.settled == Settled::No && self.before.is_none() && !self.holds.is_empty()
+        let away = !self.holds.is_empty() || self.stale.iter().any(|id| self.must_wait(*id));
+        self.settled == Settled::No && self.before.is_none() && away
+    }
+
+    /// Whether it takes actors over and may not go on yet, nor is it owed an UNLOCK.
+    fn must_wait(&self, id: StreamId) -> bool {
+        self.takers.contains_key(&id) && !self.owed_unlocks.contains_key(&id)
     }
 
     pub(super) fn idle_deadline(&self) -> Option<Moment> {
@@ -94,7 +100,7 @@ impl Dissemination {
 
     /// Whether the stream can take part with the table as it may be fixed now.
     fn may_join(&self, id: StreamId) -> bool {
-        if self.takers.contains_key(&id) && !self.owed_unlocks.contains_key(&id) {
+        if self.must_wait(id) {
             return false;
         }
         let host = &self.streams[&id].host;
@@ -189,6 +195,10 @@ impl Dissemination {
 
     /// All LOCKs are acknowledged: fixes the table and has it replicated.
     fn fix(&mut self, now: Moment, out: &mut Vec<Command>) -> bool {
+        if self.lost_sight() {
+            self.give_up();
+            return true;
+        }
         self.round.enter(Phase::Commit, now);
         self.adaptive.fixed(self.round.lock_took());
         let may_grow = self.may_grow_now();
