@@ -5,6 +5,7 @@
 //! and are restored from the replicated ledgers by whoever leads next. While another replica leads,
 //! what streams say goes to it over a link, see `links`.
 
+mod lead;
 mod links;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status;
 
+use self::lead::Lead;
 use self::links::Link;
 pub use self::links::Uplink;
 use crate::clock::Clock;
@@ -182,6 +184,7 @@ pub struct Hub {
     /// The term this node leads in.
     term: Option<u64>,
     leaving: bool,
+    lead: Lead,
     namespaces: BTreeMap<Arc<str>, Namespace>,
     /// What this replica carries, and where it sends what.
     carrier: Carrier,
@@ -209,6 +212,7 @@ impl Hub {
             inbox,
             term: None,
             leaving: false,
+            lead: Lead::default(),
             namespaces: BTreeMap::new(),
             carrier: Carrier::default(),
             outboxes: HashMap::new(),
@@ -251,15 +255,21 @@ impl Hub {
 
     fn beat(&mut self) {
         let now = self.clock.now();
+        self.lead.look(now, self.term.is_some());
         self.look_at_links(now);
         if self.term.is_none() {
             self.ask(now);
-            if self.carrier.is_over(now) && !self.outboxes.is_empty() {
-                self.end_streams(&Ending::LostLeadership);
-            }
         }
+        self.end_without_lease(now);
         self.publish(now);
         self.show_gauges();
+    }
+
+    /// What is carried under neither leadership nor a lease ends.
+    fn end_without_lease(&mut self, now: Moment) {
+        if self.term.is_none() && self.carrier.is_over(now) && !self.outboxes.is_empty() {
+            self.end_streams(&Ending::LostLeadership);
+        }
     }
 
     /// Says whether streams are taken.
@@ -282,9 +292,12 @@ impl Hub {
             && began
         {
             self.uplink = None;
+            self.lead.began(self.clock.now());
             self.restore(&ledgers);
         }
-        self.publish(self.clock.now());
+        let now = self.clock.now();
+        self.end_without_lease(now);
+        self.publish(now);
     }
 
     /// Begins with what is replicated and with the streams this replica carries itself.
@@ -305,7 +318,7 @@ impl Hub {
     /// next goes on with them.
     fn step_down(&mut self) {
         if self.term.is_some() {
-            self.carrier.granted(self.clock.now());
+            self.carrier.granted(self.lead.until());
         }
         self.links.clear();
         self.proposals.abort_all();
