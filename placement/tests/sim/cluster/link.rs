@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use placement::hub::{HubHandle, Input, Uplink};
 use placement::link::messages::{Down, Said, Told, Up};
 use placement::raft::{Leadership, Replica};
@@ -23,6 +24,13 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const QUEUE: usize = 1 << 10;
 
+/// How long a clock stood still, and the link that is open with the time of its lease.
+#[derive(Clone, Default)]
+pub struct Dozed(pub Arc<Mutex<Doze>>);
+
+/// The time, and the link with when its lease was asked for.
+type Doze = (Duration, Option<(u64, u64)>);
+
 pub type Ups = mpsc::Receiver<Up>;
 pub type Downs = mpsc::Sender<Result<Down, Status>>;
 
@@ -40,6 +48,9 @@ pub struct Uplinks {
     pub hub: HubHandle,
     pub network: Arc<Network>,
     pub fault: Fault,
+    /// When its clock began, and for how long that stood still (the fault).
+    pub began: Duration,
+    pub dozed: Dozed,
 }
 
 impl Uplinks {
@@ -75,7 +86,10 @@ impl Uplinks {
                 () = self.until_another_leads(leader), if !stubborn => break,
                 () = &mut upward => break,
                 down = downs.recv(), if !stubborn || !downs.is_closed() => match down {
-                    Some(Ok(Down { told: Some(told) })) => self.hub.send(Input::Told { link: number, told }).await,
+                    Some(Ok(Down { told: Some(told) })) => {
+                        let told = self.look_at(number, told);
+                        self.hub.send(Input::Told { link: number, told }).await;
+                    }
                     Some(Ok(Down { told: None })) => {}
                     None | Some(Err(_)) if !stubborn => break,
                     None | Some(Err(_)) => tokio::time::sleep(ms(50)).await,
@@ -83,6 +97,17 @@ impl Uplinks {
             }
         }
         self.hub.send(Input::Downlinked { link: number }).await;
+    }
+
+    /// Notes leases. The fault: the clock they are of is behind.
+    fn look_at(&self, number: u64, told: Told) -> Told {
+        let Told::Granted(asked) = told else { return told };
+        let mut dozed = self.dozed.0.lock();
+        dozed.1 = Some((number, asked));
+        // A hub's clock begins at one second.
+        let at = (self.began + Duration::from_micros(asked)).saturating_sub(Duration::from_secs(1));
+        self.network.lease(self.index, at);
+        Told::Granted(asked + u64::try_from(dozed.0.as_micros()).expect("a minute"))
     }
 
     /// Passes on what the hub says. The fault: leases are granted here instead of by the leader.

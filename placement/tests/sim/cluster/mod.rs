@@ -2,7 +2,7 @@
 //! hub, gRPC service) and sidecars of three generations, in one thread and in virtual time.
 //!
 //! Left out are sockets, TLS and the disk below the database. The network delays, reorders, loses and
-//! is cut in either direction; replicas crash, leave in order, stop all at once, lose their disk;
+//! is cut in either direction; replicas crash, sleep, leave in order, stop all at once, lose their disk;
 //! sidecars crash, reset, freeze and change their types. At [`CHAOS`] everything is undone, and by
 //! [`END`] it must be in order again.
 //!
@@ -23,6 +23,7 @@ mod orders;
 mod plan;
 mod replay;
 mod replica;
+mod sleep;
 mod stream;
 mod version;
 mod wire;
@@ -68,6 +69,8 @@ pub enum Fault {
     FollowerWithoutLease,
     /// Every crash loses the disk, also when all crash at once.
     EveryDiskLost,
+    /// A follower's clock stands still while it sleeps.
+    DozingClock,
 }
 
 /// What goes wrong.
@@ -81,6 +84,8 @@ pub enum Chaos {
     Forgetful,
     /// One replica is cut off for longer than any hold.
     Isolation,
+    /// One replica after the other sleeps for longer than it may carry streams.
+    Sleep,
 }
 
 /// Watches a cluster; says what is wrong with it.
@@ -90,13 +95,14 @@ pub trait Invariant {
 
 type Make = fn() -> Box<dyn Invariant>;
 
-const ALL: [(&str, Make); 7] = [
+const ALL: [(&str, Make); 8] = [
     ("heal", || Box::new(heal::Heal)),
     ("leaders in order", || Box::new(one_leader::InOrder)),
     ("one acting leader", || Box::new(one_leader::OneActing)),
     ("one ledger", || Box::<one_ledger::OneLedger>::default()),
     ("one owner", || Box::new(one_actor_owner::OneOwner)),
     ("orders", || Box::new(orders::Orders)),
+    ("sleep", || Box::new(sleep::EndsAtOnce)),
     ("version", || Box::<version::NeverFalls>::default()),
 ];
 

@@ -1,7 +1,8 @@
 //! No two sidecars run the same actor: neither by an unlocked table nor within the drain after their
 //! replica was lost, when hosts are held.
 //!
-//! Left out: sidecars that were frozen (RULINGS 21) and 1.16, which acknowledges nothing (RULINGS 15).
+//! Left out: sidecars that were frozen (RULINGS 21); 1.16, which acknowledges nothing (RULINGS 15); and
+//! those whose replica slept longer than a host is held, and could not end their streams (see `sleep`).
 
 use std::sync::Arc;
 
@@ -31,8 +32,10 @@ impl Invariant for OneOwner {
 }
 
 fn one_owner(cluster: &Cluster, namespace: &str, actor_type: &Arc<str>, actor: u64) -> Result<(), String> {
-    let here = cluster.members.iter().filter(|m| m.namespace == namespace).map(|m| &m.sidecar);
-    let provable = here.filter(|s| !s.was_frozen && s.generation != Generation::V116);
+    let here = cluster.members.iter().filter(|m| m.namespace == namespace);
+    let provable =
+        here.filter(|m| !m.sidecar.was_frozen && m.sidecar.generation != Generation::V116 && !cluster.oversleeps(m));
+    let provable = provable.map(|m| &m.sidecar);
     let now = cluster.now();
     let mut claims = provable.filter(|s| s.claims(actor_type, actor) || s.drains(now, actor_type, actor));
     match (claims.next(), claims.next()) {

@@ -15,8 +15,9 @@ impl Invariant for OneActing {
         if !matches!(seen, Seen::Led | Seen::Look) {
             return Ok(());
         }
-        let acting: Vec<_> =
-            cluster.replicas.iter().flatten().filter(|p| p.leads()).map(|p: &Process| p.index).collect();
+        // One that sleeps decides nothing, and knows better as soon as it is awake.
+        let awake = cluster.replicas.iter().flatten().filter(|p| cluster.acts(p.index));
+        let acting: Vec<_> = awake.filter(|p| p.leads()).map(|p: &Process| p.index).collect();
         if acting.len() > 1 { Err(format!("replicas {acting:?} act as leaders")) } else { Ok(()) }
     }
 }

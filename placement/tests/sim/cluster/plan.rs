@@ -28,6 +28,7 @@ impl Plan {
             Chaos::Elections => {}
             Chaos::Isolation => plan.isolation(),
             Chaos::Forgetful => plan.forgetful(),
+            Chaos::Sleep => plan.sleep(sidecars),
         }
         plan.steps
     }
@@ -47,6 +48,16 @@ impl Plan {
             let (at, length) = (ms(7000), ms(self.rng.random_range(100..4000)));
             self.restart(who, Happening::DiskLost(who), (at, length));
         }
+    }
+
+    fn sleep(&mut self, sidecars: usize) {
+        for (round, who) in (0..REPLICAS).cycle().skip(self.rng.random_range(0..REPLICAS)).take(REPLICAS).enumerate() {
+            let at = ms(7000 + 6000 * round as u64);
+            let length = ms(self.rng.random_range(4000..12_000)).min(CHAOS.saturating_sub(at));
+            self.steps.push((at, Happening::Sleep(who)));
+            self.steps.push((at + length, Happening::Wake(who)));
+        }
+        self.harm_sidecar(sidecars);
     }
 
     fn isolation(&mut self) {
@@ -74,13 +85,17 @@ impl Plan {
         let (at, length) = self.span(100..9000);
         let who = self.rng.random_range(0..REPLICAS);
         let (next, last) = ((who + 1) % REPLICAS, (who + 2) % REPLICAS);
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..11) {
             0 | 1 => self.cut(&[(who, next), (next, who), (who, last), (last, who)], (at, length)),
             2 => self.cut(&[(who, next), (next, who)], (at, length)),
             3 => self.cut(&[(who, next), (who, last)], (at, length)),
             4 => self.restart(who, Happening::ReplicaLeave(who), (at, length)),
             5 => self.restart(who, Happening::DiskLost(who), (at, length)),
             6 => (0..REPLICAS).for_each(|who| self.restart(who, Happening::ReplicaCrash(who), (at, length))),
+            7 | 8 => {
+                self.steps.push((at, Happening::Sleep(who)));
+                self.steps.push((at + length, Happening::Wake(who)));
+            }
             _ => self.restart(who, Happening::ReplicaCrash(who), (at, length)),
         }
     }

@@ -1,11 +1,13 @@
 //! One replica that is up: everything `placement::start` wires together, without its sockets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use identity::{ControlPlaneService, Namespace, SpiffeId, TrustDomain};
 use placement::core::Settings;
 use placement::grpc::{PlacementService, ServiceOptions};
 use placement::hub::{Hub, HubHandle, HubOptions, Input};
+use placement::link::messages::Told;
 use placement::metrics::Metrics;
 use placement::raft::{Leadership, Ledgers, NodeStatus, Peers, Replica, ReplicaOptions, Store, node_id};
 use prometheus_client::registry::Registry;
@@ -14,7 +16,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::disk::Log;
-use super::link::Uplinks;
+use super::link::{Dozed, Uplinks};
+use super::sleep::Gate;
 use super::wire::{Network, address, id};
 use super::world::Report;
 use super::{Fault, HOLD, REPLICAS};
@@ -26,6 +29,10 @@ pub struct Process {
     hub: HubHandle,
     pub service: PlacementService,
     tasks: JoinSet<()>,
+    gate: Gate,
+    slept: Option<Duration>,
+    dozed: Dozed,
+    fault: Fault,
 }
 
 fn options(index: usize) -> ReplicaOptions {
@@ -51,21 +58,34 @@ impl Process {
         let peers = Peers::over(network.wire(index));
         let (replica, parts) =
             Replica::start_on(options(index), (store.clone(), log), peers).await.expect("the replica starts");
-        let hold = if fault == Fault::SkippedHold { std::time::Duration::ZERO } else { HOLD };
+        let hold = if fault == Fault::SkippedHold { Duration::ZERO } else { HOLD };
         let settings = Settings { hold, ..Settings::default() };
         let metrics = Metrics::register(&mut Registry::default());
         let (hub, handle) = Hub::new(HubOptions { settings, replication_factor: 100 }, metrics, replica.clone());
         let service = ServiceOptions { node: id(index), replica: node_id(&id(index)), mtls: false };
         let (service, readers) = PlacementService::new(service, handle.clone());
         network.up(index, parts.server, (replica.clone(), handle.clone()));
-        let mut process = Self { index, replica, hub: handle, service, tasks: JoinSet::new() };
+        let (gate, dozed) = (Gate::default(), Dozed::default());
+        let began = network.now();
+        let mut process = Self {
+            index,
+            replica,
+            hub: handle,
+            service,
+            tasks: JoinSet::new(),
+            gate,
+            slept: None,
+            dozed: dozed.clone(),
+            fault,
+        };
         process.run(reports, |stop| parts.leadership.run(stop));
         process.run(reports, |stop| parts.membership.run(stop));
         process.run(reports, |stop| hub.run(stop));
         process.run(reports, |stop| readers.run(stop));
         process.report_leadership(reports.clone());
         let (replica, hub, network) = (process.replica.clone(), process.hub.clone(), network.clone());
-        process.tasks.spawn(Uplinks { index, replica, hub, network, fault }.run());
+        let uplinks = Uplinks { index, replica, hub, network, fault, began, dozed };
+        process.tasks.spawn(process.gate.guard(uplinks.run()));
         process
     }
 
@@ -75,10 +95,10 @@ impl Process {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let (task, reports, index) = (task(CancellationToken::new()), reports.clone(), self.index);
-        self.tasks.spawn(async move {
+        self.tasks.spawn(self.gate.guard(async move {
             let ended = task.await;
             drop(reports.send(Report::Failed(format!("a task of replica {index} ended: {ended:?}"))));
-        });
+        }));
     }
 
     fn report_leadership(&mut self, reports: mpsc::UnboundedSender<Report>) {
@@ -93,12 +113,40 @@ impl Process {
     /// SIGTERM: leadership goes first; the caller is told when the process may stop.
     pub fn leave(&mut self, reports: mpsc::UnboundedSender<Report>) {
         let (service, hub, replica, index) = (self.service.clone(), self.hub.clone(), self.replica.clone(), self.index);
-        self.tasks.spawn(async move {
+        self.tasks.spawn(self.gate.guard(async move {
             service.leave();
             hub.send(Input::Leave).await;
             replica.hand_over().await;
             drop(reports.send(Report::Left(index)));
-        });
+        }));
+    }
+
+    /// None of its tasks runs any more.
+    pub fn sleep(&mut self, now: Duration) {
+        self.gate.close();
+        self.slept.get_or_insert(now);
+    }
+
+    /// All go on, in one order or the other.
+    pub async fn wake(&mut self, now: Duration, backwards: bool) {
+        let Some(since) = self.slept.take() else { return };
+        if self.fault == Fault::DozingClock {
+            self.doze(now.saturating_sub(since)).await;
+        }
+        self.gate.open(backwards);
+    }
+
+    /// The fault: by its clock no time passed, so the lease it has is good for as long as it was before.
+    async fn doze(&self, length: Duration) {
+        let (dozed, lease) = {
+            let mut dozed = self.dozed.0.lock();
+            dozed.0 += length;
+            *dozed
+        };
+        if let Some((link, asked)) = lease {
+            let told = Told::Granted(asked + u64::try_from(dozed.as_micros()).expect("a minute"));
+            self.hub.send(Input::Told { link, told }).await;
+        }
     }
 
     /// The process is gone; what it wrote stays.

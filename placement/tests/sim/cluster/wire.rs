@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use placement::hub::HubHandle;
 use placement::raft::{Envelope, Method, NodeId, PeerService, Replica, Wire, node_id};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
@@ -53,6 +53,10 @@ struct State {
     /// From, to: how many cuts are in force.
     cuts: BTreeMap<(usize, usize), u32>,
     sent: BTreeMap<(usize, usize), u64>,
+    /// Replicas that sleep, and when that changes.
+    asleep: BTreeSet<usize>,
+    /// When each replica's lease began, or it led: the last time.
+    leased: BTreeMap<usize, Duration>,
     /// Who was seen to lead: term, number.
     leaders: BTreeSet<(u64, NodeId)>,
     disorder: Option<String>,
@@ -64,16 +68,22 @@ pub struct Network {
     fault: Fault,
     start: Instant,
     state: Mutex<State>,
+    woken: Notify,
 }
 
 impl Network {
     pub fn new(seed: u64, fault: Fault, start: Instant) -> Arc<Self> {
-        Arc::new(Self { seed, fault, start, state: Mutex::default() })
+        Arc::new(Self { seed, fault, start, state: Mutex::default(), woken: Notify::new() })
     }
 
     /// The end of the network that a replica holds.
     pub fn wire(self: &Arc<Self>, from: usize) -> Arc<dyn Wire> {
         Arc::new(End { from, network: self.clone() })
+    }
+
+    /// Since the beginning.
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
     }
 
     pub fn seed(&self) -> u64 {
@@ -109,7 +119,46 @@ impl Network {
     }
 
     pub fn down(&self, index: usize) {
-        self.state.lock().stations.remove(&index);
+        let mut state = self.state.lock();
+        state.stations.remove(&index);
+        state.leased.remove(&index);
+        drop(state);
+        self.wake(index);
+    }
+
+    pub fn sleep(&self, index: usize) {
+        self.state.lock().asleep.insert(index);
+    }
+
+    pub fn wake(&self, index: usize) {
+        self.state.lock().asleep.remove(&index);
+        self.woken.notify_waiters();
+    }
+
+    pub fn sleeps(&self, index: usize) -> bool {
+        self.state.lock().asleep.contains(&index)
+    }
+
+    /// The replica has a lease of this time.
+    pub fn lease(&self, index: usize, at: Duration) {
+        let mut state = self.state.lock();
+        let leased = state.leased.entry(index).or_default();
+        *leased = at.max(*leased);
+    }
+
+    pub fn leased(&self, index: usize) -> Option<Duration> {
+        self.state.lock().leased.get(&index).copied()
+    }
+
+    /// Waits for both to be awake.
+    async fn awake(&self, ends: [usize; 2]) {
+        loop {
+            let woken = self.woken.notified();
+            if !ends.iter().any(|index| self.sleeps(*index)) {
+                return;
+            }
+            woken.await;
+        }
     }
 
     pub fn cut(&self, from: usize, to: usize) {
@@ -174,6 +223,7 @@ impl Network {
         let fate = self.fate(from, to);
         if let Some(time) = fate {
             tokio::time::sleep(time).await;
+            self.awake([from, to]).await;
         }
         if fate.is_none() || self.is_cut(from, to) {
             std::future::pending::<()>().await;

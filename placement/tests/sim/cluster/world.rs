@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::chance::{between, roll};
 use super::plan::Plan;
 use super::replica::Process;
+use super::sleep::Doomed;
 use super::stream::{Up, acknowledgement, carry, report};
 use super::wire::Network;
 use super::{CHAOS, Chaos, END, Fault, REPLICAS};
@@ -28,6 +29,8 @@ use crate::world::ms;
 const TYPES: [&str; 3] = ["a", "b", "c"];
 /// How often the ledgers are compared.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a replica parks a stream that it may not take, and a little.
+const PARKED: Duration = Duration::from_secs(1);
 /// A dead replica's sidecars notice by keepalive at the latest.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -54,6 +57,9 @@ pub enum Happening {
     Mend(usize, usize),
     /// Every cut is undone.
     Uncut,
+    /// A replica does not run, until it wakes.
+    Sleep(usize),
+    Wake(usize),
     Look,
 }
 
@@ -89,6 +95,8 @@ pub enum Seen {
 pub struct Member {
     pub sidecar: Sidecar,
     pub namespace: &'static str,
+    /// It lost its stream because its replica had slept; since when that had no lease.
+    pub overslept: Option<Duration>,
     streams: u64,
 }
 
@@ -101,6 +109,9 @@ struct Line {
     /// When the last message arrives: up, down.
     arrivals: [Duration; 2],
     messages: u64,
+    opened: Duration,
+    /// Its replica ended it.
+    ended: bool,
 }
 
 /// Everything there is.
@@ -115,8 +126,13 @@ pub struct Cluster {
     pub replicas: Vec<Option<Process>>,
     disks: Vec<Store>,
     pub network: Arc<Network>,
+    /// When each replica fell asleep, and woke, the last time.
+    slept: BTreeMap<usize, Duration>,
+    leading: BTreeSet<usize>,
+    woke: BTreeMap<usize, Duration>,
     lines: BTreeMap<StreamId, Line>,
     pumps: JoinSet<()>,
+    pub(super) doomed: Doomed,
     /// Replicas that hand over before they stop.
     leaving: BTreeSet<usize>,
     /// Under [`Chaos::Elections`]: the leader that is cut off.
@@ -140,8 +156,12 @@ impl Cluster {
             replicas: (0..REPLICAS).map(|_| None).collect(),
             disks: (0..REPLICAS).map(|_| blank()).collect(),
             network: Network::new(seed, fault, start),
+            slept: BTreeMap::new(),
+            leading: BTreeSet::new(),
+            woke: BTreeMap::new(),
             lines: BTreeMap::new(),
             pumps: JoinSet::new(),
+            doomed: Doomed::default(),
             leaving: BTreeSet::new(),
             deposed: None,
             reports: mpsc::unbounded_channel(),
@@ -151,7 +171,7 @@ impl Cluster {
         let sidecars = match chaos {
             Chaos::Elections => 0,
             Chaos::Isolation => 6,
-            Chaos::Everything | Chaos::Forgetful => 2 + cluster.roll(&[1]) % 4,
+            Chaos::Everything | Chaos::Forgetful | Chaos::Sleep => 2 + cluster.roll(&[1]) % 4,
         };
         for index in 0..usize::try_from(sidecars).expect("a few") {
             cluster.add_sidecar(index);
@@ -179,7 +199,7 @@ impl Cluster {
         let sidecar = Sidecar::new(index, generation, types, drain);
         let namespace = if index % 3 == 2 && !alike { "other" } else { "default" };
         let at = between(draw(4), ms(0), ms(6000));
-        self.members.push(Member { sidecar, namespace, streams: 0 });
+        self.members.push(Member { sidecar, namespace, overslept: None, streams: 0 });
         self.schedule(at, Happening::Connect(index));
         self.schedule(ms(500), Happening::Heartbeat(index));
     }
@@ -238,6 +258,7 @@ impl Cluster {
             Report::Led(index, leads) => {
                 self.note(&Report::Led(index, leads));
                 self.network.look_at(index);
+                self.note_lead(index, leads);
                 if leads && self.chaos == Chaos::Elections {
                     self.contest(index);
                 }
@@ -276,6 +297,8 @@ impl Cluster {
             Happening::Cut(from, to) => self.network.cut(from, to),
             Happening::Mend(from, to) if self.fault != Fault::UnmendedCut => self.network.mend(from, to),
             Happening::Mend(..) => {}
+            Happening::Sleep(index) => self.sleep(index),
+            Happening::Wake(index) => self.wake(index).await,
             Happening::Uncut => self.network.mend_all(),
             Happening::Look => {
                 self.schedule(self.now() + LOOK, Happening::Look);
@@ -352,8 +375,61 @@ impl Cluster {
         }
     }
 
+    /// A leader's streams have a lease from when it ceased to lead, unless it slept.
+    fn note_lead(&mut self, index: usize, leads: bool) {
+        let led = if leads { !self.leading.insert(index) } else { self.leading.remove(&index) };
+        if (leads || led) && self.acts(index) {
+            self.network.lease(index, self.now());
+        }
+    }
+
+    fn sleep(&mut self, index: usize) {
+        let now = self.now();
+        if let Some(process) = &mut self.replicas[index] {
+            if process.leads() {
+                self.network.lease(index, now);
+            }
+            process.sleep(now);
+            self.network.sleep(index);
+            self.slept.insert(index, now);
+        }
+    }
+
+    async fn wake(&mut self, index: usize) {
+        let now = self.now();
+        self.doom(index);
+        self.network.wake(index);
+        self.woke.insert(index, now);
+        let backwards = self.roll(&[10, index as u64]) % 2 == 1;
+        if let Some(process) = &mut self.replicas[index] {
+            process.wake(now, backwards).await;
+        }
+    }
+
+    /// What a replica carries that slept too long must end at once.
+    fn doom(&mut self, index: usize) {
+        let Some(leased) = self.overslept(index) else { return };
+        let by = self.now() + ms(100);
+        // Those that came just before may be parked, and be taken under a new lease.
+        let taken = self.slept[&index].saturating_sub(PARKED);
+        let carried = self.lines.iter().filter(|(_, l)| l.replica == index && !l.ended && l.opened < taken);
+        self.doomed.streams.extend(carried.map(|(stream, _)| (*stream, (by, leased))));
+    }
+
+    /// Whether the replica runs, and did so an instant ago.
+    pub fn acts(&self, index: usize) -> bool {
+        !self.network.sleeps(index) && self.woke.get(&index).is_none_or(|woke| *woke + ms(1) < self.now())
+    }
+
+    /// Whether the replica has not ended it.
+    pub fn is_open(&self, stream: StreamId) -> bool {
+        self.lines.get(&stream).is_some_and(|line| !line.ended && line.up.is_some())
+    }
+
     async fn stop(&mut self, index: usize) -> Seen {
         self.leaving.remove(&index);
+        self.leading.remove(&index);
+        self.doom(index);
         let Some(process) = self.replicas[index].take() else { return Seen::Nothing };
         process.stop(&self.network).await;
         let dead: Vec<_> = self.lines.iter().filter(|(_, line)| line.replica == index).map(|(id, _)| *id).collect();
@@ -410,11 +486,21 @@ impl Cluster {
         let (up, messages) = mpsc::unbounded_channel();
         drop(up.send(report(&member.sidecar, member.namespace)));
         member.sidecar.stream = Some(stream);
+        member.overslept = None;
         // While hosts are held a newcomer's first table may lack it (ADR 2), so this is not checked here.
         member.sidecar.as_introduced = false;
         let peer = (member.sidecar.generation == Generation::V118).then(crate::peer::of_v118);
         let pump = self.pumps.spawn(carry(process.service.clone(), (stream, peer), messages, self.reports.0.clone()));
-        let line = Line { who, replica: index, up: Some(up), pump, arrivals: [now; 2], messages: 0 };
+        let line = Line {
+            who,
+            replica: index,
+            up: Some(up),
+            pump,
+            arrivals: [now; 2],
+            messages: 0,
+            opened: now,
+            ended: false,
+        };
         self.lines.insert(stream, line);
     }
 
@@ -438,7 +524,9 @@ impl Cluster {
 
     fn ended(&mut self, stream: StreamId, lost: bool) -> Seen {
         let Some(at) = self.arrival(stream, true, Duration::ZERO) else { return Seen::Nothing };
-        let who = self.lines[&stream].who;
+        let Some(line) = self.lines.get_mut(&stream) else { return Seen::Nothing };
+        line.ended = true;
+        let who = line.who;
         self.schedule(at, Happening::EndSeen(who, stream, lost));
         Seen::Nothing
     }
@@ -498,6 +586,7 @@ impl Cluster {
     /// Deactivates everything, drains, connects elsewhere.
     fn come_back(&mut self, who: usize, stream: StreamId, lost: bool) -> Seen {
         let now = self.now();
+        self.members[who].overslept = self.doomed.streams.get(&stream).map(|(_, leased)| *leased);
         let sidecar = &mut self.members[who].sidecar;
         let drain = if sidecar.table.is_some() { sidecar.drain } else { Duration::ZERO };
         if lost {
