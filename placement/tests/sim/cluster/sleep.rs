@@ -120,9 +120,9 @@ fn a_replica_that_overslept_ends_its_streams_when_it_wakes() {
 
 #[test]
 fn every_replica_may_sleep_beyond_its_lease() {
-    holds_under(Chaos::Sleep, "sleep", 40);
-    holds_under(Chaos::Sleep, "one owner", 40);
-    holds_under(Chaos::Sleep, "heal", 40);
+    holds_under(Chaos::Sleep, "sleep", 15);
+    holds_under(Chaos::Sleep, "one owner", 15);
+    holds_under(Chaos::Sleep, "heal", 15);
 }
 
 #[test]
