@@ -374,7 +374,11 @@ impl Rotation {
         self.roll_applications().await?;
         let loads = self.load(&[others]).await?;
         self.restart_schedulers()?;
-        ensure!(self.counted(new_root).await? == old.len(), "other pods than the old members hold only the old anchor");
+        // Pods that were replaced may still be ending.
+        wait_for("nobody but the old members holds only the old anchor", PODS_LIMIT, async || {
+            Ok((self.counted(new_root).await? == old.len()).then_some(()))
+        })
+        .await?;
         ring::remove(&self.access, old).await?;
         let bundle = self.bundle("the old root is retired", |b| b.rotation.is_none()).await?;
         ensure!(bundle.anchors == [new_root.to_owned()], "the Secret holds {} anchors", bundle.anchors.len());

@@ -52,7 +52,9 @@ mod tests {
     fn led(looks: &[u64]) -> Moment {
         let mut lead = Lead::default();
         lead.began(at(1000));
-        looks.iter().for_each(|ms| lead.look(at(*ms), true));
+        for ms in looks {
+            lead.look(at(*ms), true);
+        }
         lead.until()
     }
 
