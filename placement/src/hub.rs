@@ -435,6 +435,7 @@ impl Hub {
 
     fn tick(&mut self) {
         let now = self.clock.now();
+        self.look_before_limits(now);
         while let Some((at, namespace)) = self.deadlines.first().cloned() {
             if at > now {
                 return;
@@ -452,6 +453,7 @@ impl Hub {
     /// Feeds an event to its namespace, carries the commands out, and feeds back what came of that.
     fn step(&mut self, namespace: Arc<str>, event: Event) {
         let settings = self.options.settings;
+        self.look_before_limits(self.clock.now());
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let now = self.clock.now();

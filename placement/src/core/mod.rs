@@ -33,7 +33,7 @@ pub use host::{Entry, Generation, Host};
 pub use invariants::Violation;
 pub use ledger::{Ledger, Settled};
 pub use moment::Moment;
-pub use round::Phase;
+pub use round::{OVERSLEPT, Phase};
 pub use settings::{Limits, Settings};
 pub use stream::StreamId;
 pub use table::Table;

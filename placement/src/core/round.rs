@@ -11,7 +11,7 @@ use super::settings::Limits;
 use super::stream::StreamId;
 
 /// A limit that ran out so long ago says more about this process than about those who are waited for.
-const OVERSLEPT: Duration = Duration::from_millis(50);
+pub const OVERSLEPT: Duration = Duration::from_millis(50);
 
 /// Where a namespace is in its round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::Hub;
-use crate::core::{Carried, Event, Message, Moment, OrderKind, StreamId};
+use crate::core::{Carried, Event, Message, Moment, OVERSLEPT, OrderKind, StreamId};
 use crate::link::messages::{Announce, Down, End, Orders, Received, Said, Stream, Told, Up};
 use crate::outbox::NotQueued;
 use crate::raft::node_id;
@@ -18,6 +18,9 @@ use crate::status::{Ending, status};
 
 /// A link that is silent for this long is dropped. Followers ask four times a second.
 const SILENT: Duration = Duration::from_millis(1500);
+/// A link that is silent for this long is dropped when a limit runs out. Below the shortest limit, that
+/// of LOCK for 1.18.
+const QUIET: Duration = Duration::from_millis(700);
 
 /// A follower's link, as the leader holds it. Dropping it ends it.
 pub(super) struct Link {
@@ -142,6 +145,17 @@ impl Hub {
         {
             tracing::warn!(replica, "a replica does not read its orders");
             link.downs = None;
+        }
+    }
+
+    /// Drops quiet links before a limit is held against their streams: a replica that is cut off may not have
+    /// heard what is waited for, nor will it hear that they are ended. A limit that ran out before this process
+    /// looked is not held against anybody.
+    pub(super) fn look_before_limits(&mut self, now: Moment) {
+        let due = self.deadlines.first().is_some_and(|(at, _)| *at <= now && now <= *at + OVERSLEPT);
+        let quiet = self.links.iter().filter(|(_, link)| due && now - link.heard > QUIET);
+        for replica in quiet.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.unlink(replica);
         }
     }
 

@@ -250,7 +250,7 @@ impl Replica {
         tracing::warn!("nobody took leadership over");
     }
 
-    /// Gives up this node's vote before it stops, where more than [`FEWEST_VOTERS`] have one: so a cluster
+    /// Gives up this node's vote before it stops, where more than three have one: so a cluster
     /// of five becomes one of three as its last replicas are stopped. If it is started again, it asks to be
     /// taken in.
     pub async fn resign(&self) {
