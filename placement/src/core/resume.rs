@@ -168,7 +168,12 @@ impl Dissemination {
     /// Whether somebody left the round under LOCK who may act by a table before the unsettled one: what
     /// that was is not known, so nothing can be fixed that it bears with.
     pub(super) fn lost_sight(&self) -> bool {
-        self.settled == Settled::No && self.before.is_none() && !(self.holds.is_empty() && self.stale.is_empty())
+        self.knows_no_table_before() && !(self.holds.is_empty() && self.stale.is_empty())
+    }
+
+    /// Whether the last table is unsettled and another leader fixed it: what hosts had before is not known.
+    pub(super) fn knows_no_table_before(&self) -> bool {
+        self.settled == Settled::No && self.before.is_none()
     }
 
     /// Another table is about to be fixed.

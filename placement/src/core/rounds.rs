@@ -57,7 +57,7 @@ impl Dissemination {
     /// Whether the last table may not have reached everyone who may still act by an older one.
     fn is_unsettled(&self) -> bool {
         let away = !self.holds.is_empty() || self.stale.iter().any(|id| self.must_wait(*id));
-        self.settled == Settled::No && self.before.is_none() && away
+        self.knows_no_table_before() && away
     }
 
     /// Whether it takes actors over and may not go on yet, nor is it owed an UNLOCK.

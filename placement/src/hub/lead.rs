@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::core::Moment;
 
 /// A process that looked so long ago did not run. It learns within the same time whether it still leads.
-const OVERSLEPT: Duration = Duration::from_secs(1);
+const ASLEEP: Duration = Duration::from_secs(1);
 
 /// What is known of this node's own leadership.
 #[derive(Debug, Default)]
@@ -26,11 +26,11 @@ impl Lead {
 
     /// Called several times a second, with whether this node leads as far as it knows.
     pub fn look(&mut self, now: Moment, leads: bool) {
-        if now - self.looked > OVERSLEPT {
+        if now - self.looked > ASLEEP {
             self.awake_since = now;
         }
         self.looked = now;
-        if leads && now - self.awake_since > OVERSLEPT {
+        if leads && now - self.awake_since > ASLEEP {
             self.until = now;
         }
     }

@@ -7,13 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::{BasicNode, ChangeMembers};
 use runtime::{BoxError, CancellationToken};
 use tokio::time::Instant;
 
-use super::rpc::{Greeting, Method};
+use super::Replica;
+use super::membership::without;
 use super::types::{NodeId, node_id};
-use super::{CALL_LIMIT, Replica};
 
 /// A change of members takes two commits; a leader that cannot commit stops leading before.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -65,11 +64,8 @@ impl FormerTask {
     async fn listen(&mut self) {
         let members = self.replica.raft.metrics().borrow().membership_config.clone();
         let unlisted = members.nodes().filter(|(id, _)| !self.listed.contains(id));
-        let peers = &self.replica.peers;
-        let answers = unlisted.map(|(id, node)| async move {
-            let answer: Result<Greeting, _> = peers.call((*id, &node.addr), Method::Hello, &(), CALL_LIMIT).await;
-            (*id, answer.is_ok())
-        });
+        let replica = &self.replica;
+        let answers = unlisted.map(|(id, node)| async { (*id, replica.greet((*id, &node.addr)).await.is_some()) });
         let silent = futures::future::join_all(answers).await.into_iter().filter(|(_, answered)| !answered);
         let now = Instant::now();
         self.silent = silent.map(|(id, _)| (id, self.silent.get(&id).copied().unwrap_or(now))).collect();
@@ -81,13 +77,7 @@ impl FormerTask {
 
     async fn remove(&self) {
         let members = self.replica.raft.metrics().borrow().membership_config.clone();
-        let voters: BTreeSet<NodeId> = members.membership().voter_ids().filter(|id| self.is_gone(*id)).collect();
-        let learners: BTreeSet<NodeId> = members.membership().learner_ids().filter(|id| self.is_gone(*id)).collect();
-        let change: ChangeMembers<NodeId, BasicNode> = match (voters.is_empty(), learners.is_empty()) {
-            (false, _) => ChangeMembers::RemoveVoters(voters),
-            (true, false) => ChangeMembers::RemoveNodes(learners),
-            (true, true) => return,
-        };
+        let Some(change) = without(members.membership(), |id| self.is_gone(id)) else { return };
         tracing::info!(?change, "removing former members");
         match tokio::time::timeout(LIMIT, self.replica.raft.change_membership(change, false)).await {
             Ok(Ok(_)) => tracing::info!("former members are removed"),

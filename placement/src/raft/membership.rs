@@ -7,17 +7,17 @@
 //! is there nothing to contradict: they may start anew, or follow the one that remembers. A leader
 //! without a majority is no leader here: it could not change the members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use openraft::BasicNode;
+use openraft::{BasicNode, ChangeMembers, Membership};
 use runtime::{BoxError, CancellationToken};
 
+use super::Replica;
 use super::chance::mix;
 use super::rpc::{Greeting, JoinRequest, Method};
 use super::types::{NodeId, node_id};
-use super::{CALL_LIMIT, Replica};
 
 /// Wait between two looks around, in milliseconds; see [`pause`].
 const RETRY_MS: std::ops::Range<u64> = 150..450;
@@ -139,19 +139,9 @@ impl MembershipTask {
         let options = &self.replica.options;
         let others = options.members.iter().filter(|(id, _)| **id != options.id);
         let greetings =
-            others.map(|(id, address)| async move { (id.clone(), self.greet((node_id(id), address)).await) });
+            others.map(|(id, address)| async move { (id.clone(), self.replica.greet((node_id(id), address)).await) });
         let answers = futures::future::join_all(greetings).await;
         answers.into_iter().filter_map(|(id, greeting)| Some((id, greeting?))).collect()
-    }
-
-    async fn greet(&self, (node, address): (NodeId, &str)) -> Option<Greeting> {
-        match self.replica.peers.call((node, address), Method::Hello, &(), CALL_LIMIT).await {
-            Ok(greeting) => Some(greeting),
-            Err(error) => {
-                tracing::debug!(%error, address, "member does not answer yet");
-                None
-            }
-        }
     }
 
     async fn form(&self) -> Result<(), BoxError> {
@@ -197,6 +187,19 @@ impl MembershipTask {
             }
         }
     }
+}
+
+/// The change that leaves these members out, if there are any: those with a vote first, then learners.
+pub(super) fn without(
+    members: &Membership<NodeId, BasicNode>,
+    is_gone: impl Fn(NodeId) -> bool,
+) -> Option<ChangeMembers<NodeId, BasicNode>> {
+    let voters: BTreeSet<_> = members.voter_ids().filter(|id| is_gone(*id)).collect();
+    if !voters.is_empty() {
+        return Some(ChangeMembers::RemoveVoters(voters));
+    }
+    let learners: BTreeSet<_> = members.learner_ids().filter(|id| is_gone(*id)).collect();
+    (!learners.is_empty()).then_some(ChangeMembers::RemoveNodes(learners))
 }
 
 /// Differs from member to member and from try to try, so that members do not keep step.

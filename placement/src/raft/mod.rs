@@ -38,8 +38,8 @@ pub use leadership::{Leadership, LeadershipTask, NodeStatus};
 pub use machine::LedgerMachine;
 pub use membership::MembershipTask;
 pub use network::Peers;
-use rpc::JoinRequest;
 pub use rpc::{Envelope, Method, Wire};
+use rpc::{Greeting, JoinRequest};
 use server::FEWEST_VOTERS;
 pub use server::{Gates, PeerService};
 pub use store::{OpenError, Store};
@@ -203,6 +203,17 @@ impl Replica {
         let metrics = metrics.borrow();
         let leader = metrics.current_leader.filter(|leader| *leader != metrics.id)?;
         metrics.membership_config.membership().get_node(&leader).map(|node| node.addr.clone())
+    }
+
+    /// Asks a member whether it is there, and what it knows; none if it does not answer.
+    async fn greet(&self, (node, address): (NodeId, &str)) -> Option<Greeting> {
+        match self.peers.call((node, address), Method::Hello, &(), CALL_LIMIT).await {
+            Ok(greeting) => Some(greeting),
+            Err(error) => {
+                tracing::debug!(%error, address, "member does not answer");
+                None
+            }
+        }
     }
 
     /// What Raft says of this node, for metrics and `/readyz`.

@@ -21,6 +21,7 @@ use tonic_prost::ProstCodec;
 use tower::Service;
 
 use super::leadership::NodeStatus;
+use super::membership::without;
 use super::rpc::{Envelope, Greeting, JoinRequest, Letter, MAX_MESSAGE, Method, pack, unpack};
 use super::types::{NodeId, Raft, Types};
 use crate::link::{self, Links};
@@ -207,11 +208,7 @@ impl PeerService {
     /// Forgets a member, and with it everything it ever acknowledged. Only a leader can.
     async fn remove(&self, node: NodeId) -> Result<(), Status> {
         let members = self.raft.metrics().borrow().membership_config.clone();
-        let change: ChangeMembers<NodeId, BasicNode> = if members.membership().voter_ids().any(|id| id == node) {
-            ChangeMembers::RemoveVoters(BTreeSet::from([node]))
-        } else if members.membership().learner_ids().any(|id| id == node) {
-            ChangeMembers::RemoveNodes(BTreeSet::from([node]))
-        } else {
+        let Some(change) = without(members.membership(), |id| id == node) else {
             // Nothing to forget, but only a leader may say so.
             return self.raft.ensure_linearizable().await.map(|_| ()).map_err(|e| refused(&e));
         };

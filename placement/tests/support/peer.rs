@@ -1,16 +1,18 @@
 //! The peer that a 1.18 sidecar is known by: its certificate has an Ed25519 key. From a real handshake,
 //! since nothing else makes one.
 
+mod svid;
+
 use std::sync::{Arc, OnceLock};
 
 use identity::client::Connector;
 use identity::server::Incoming;
-use identity::{Peer, PeerRule, SpiffeId, Svid, SvidRx, TrustAnchors, tls};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
+use identity::{Peer, PeerRule, SpiffeId, TrustAnchors, tls};
 use testkit::ca::TestCa;
 use tokio::sync::watch;
 use tower::ServiceExt;
+
+use svid::svid;
 
 const PLACEMENT: &str = "spiffe://cluster.local/ns/dapr-system/dapr-placement";
 const SIDECAR: &str = "spiffe://public/ns/default/app";
@@ -39,10 +41,4 @@ fn handshake() -> Peer {
         drop(dialed.expect("the server is placement"));
         connection.peer().clone()
     })
-}
-
-fn svid(ca: &TestCa, id: &str) -> SvidRx {
-    let leaf = ca.leaf(id, |_| {});
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("a key");
-    watch::channel(Some(Arc::new(Svid::from_pem(leaf.chain_pem.as_bytes(), key).expect("a chain")))).1
 }

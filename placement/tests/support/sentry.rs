@@ -1,21 +1,23 @@
 //! A sentry in this process, real TLS and gRPC: it signs for whoever asks, if the token is the right one.
 
+mod svid;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use identity::server::Incoming;
-use identity::{Alpn, PeerRule, SpiffeId, Svid, SvidRx, TrustAnchors, client, tls};
+use identity::{Alpn, PeerRule, SpiffeId, TrustAnchors, client, tls};
 use proto::sentry::v1::ca_server::{Ca, CaServer};
 use proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
 use rcgen::{CertificateParams, CertificateSigningRequestParams, Issuer, KeyPair, SanType};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 use testkit::ca::TestCa;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
+
+use svid::svid;
 
 pub const PLACEMENT: &str = "spiffe://localhost/ns/default/dapr-placement";
 const SENTRY: &str = "spiffe://localhost/ns/default/dapr-sentry";
@@ -94,12 +96,6 @@ pub fn channel(port: u16, tls: Option<Arc<rustls::ClientConfig>>) -> Channel {
 
 fn placement() -> PeerRule {
     PeerRule::Exactly(SpiffeId::parse(PLACEMENT).expect("a name"))
-}
-
-fn svid(ca: &TestCa, id: &str) -> SvidRx {
-    let leaf = ca.leaf(id, |_| {});
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("a key");
-    watch::channel(Some(Arc::new(Svid::from_pem(leaf.chain_pem.as_bytes(), key).expect("a chain")))).1
 }
 
 impl Signer {
