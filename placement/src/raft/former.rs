@@ -78,6 +78,7 @@ impl FormerTask {
     async fn remove(&self) {
         let members = self.replica.raft.metrics().borrow().membership_config.clone();
         let Some(change) = without(members.membership(), |id| self.is_gone(id)) else { return };
+        let Some(_writing) = self.replica.gates.write.enter().await else { return };
         tracing::info!(?change, "removing former members");
         match tokio::time::timeout(LIMIT, self.replica.raft.change_membership(change, false)).await {
             Ok(Ok(_)) => tracing::info!("former members are removed"),
