@@ -77,6 +77,7 @@ verify: ## Read-only checks: format, lints, docs, generated files, licences
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo run --quiet --package crds --bin crdgen -- --check
 	cargo deny check bans licenses sources
+	crates/h2/check
 
 .PHONY: fix
 fix: ## The writing counterpart of `verify`
