@@ -25,6 +25,9 @@ pub enum Connections {
     New,
 }
 
+/// Its connection, if it keeps one.
+pub type Caller = Option<CaClient<Channel>>;
+
 /// A sentry and what to ask it for, in turns.
 pub struct Load {
     sentry: Sentry,
@@ -53,24 +56,32 @@ impl Load {
         self.sign(&mut self.sentry.connect().await?).await
     }
 
-    /// Has `total` certificates signed as fast as the callers can; how long it took.
-    pub async fn closed_loop(&self, connections: Connections, total: usize) -> Result<Duration> {
-        let left = AtomicUsize::new(total);
+    /// The callers of the closed loop.
+    pub async fn callers(&self, connections: Connections) -> Result<Vec<Caller>> {
         let caller = || async {
-            let mut kept = match connections {
+            Ok(match connections {
                 Connections::Kept => Some(self.sentry.connect().await?),
                 Connections::New => None,
-            };
+            })
+        };
+        futures::future::try_join_all((0..CALLERS).map(|_| caller())).await
+    }
+
+    /// Has `total` certificates signed as fast as the callers can; how long it took.
+    pub async fn closed_loop(&self, callers: &mut [Caller], total: usize) -> Result<Duration> {
+        let left = AtomicUsize::new(total);
+        let left = &left;
+        let calls = callers.iter_mut().map(|kept| async move {
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                match &mut kept {
+                match kept {
                     Some(client) => self.sign(client).await?,
                     None => self.sign_anew().await?,
                 }
             }
             anyhow::Ok(())
-        };
+        });
         let started = Instant::now();
-        futures::future::try_join_all((0..CALLERS).map(|_| caller())).await?;
+        futures::future::try_join_all(calls).await?;
         Ok(started.elapsed())
     }
 }

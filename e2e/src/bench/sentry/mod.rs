@@ -32,6 +32,8 @@ const SIDES: [Side; 2] = [Side::Upstream, Side::Ours];
 const KEYS: usize = 64;
 /// The files of an authority.
 const AUTHORITY: [&str; 3] = ["ca.crt", "issuer.crt", "issuer.key"];
+/// Turns in which both sides take a load: whatever else the machine does meanwhile slows both.
+const TURNS: usize = 20;
 /// Certificates before anything is measured.
 const WARM_UP: usize = 500;
 /// Bounds of the issue.
@@ -143,9 +145,8 @@ fn compare_idle(programs: &Programs, report: &mut Report) -> Result<()> {
 fn compare_signing(bench: &Bench, options: &Options, programs: &Programs, report: &mut Report) -> Result<()> {
     let mut runs: [Vec<Signing>; 2] = Default::default();
     for _ in 0..bench.repeat {
-        for (side, runs) in SIDES.into_iter().zip(&mut runs) {
-            let measured =
-                signing(programs, side, options).with_context(|| format!("certificates of {}", side.name()))?;
+        let measured = load_runtime()?.block_on(signing(programs, options))?;
+        for ((side, runs), measured) in SIDES.iter().zip(&mut runs).zip(measured) {
             say(format!("{}: {measured:?}", side.name()));
             runs.push(measured);
         }
@@ -165,27 +166,47 @@ fn compare_signing(bench: &Bench, options: &Options, programs: &Programs, report
     Ok(())
 }
 
-fn signing(programs: &Programs, side: Side, options: &Options) -> Result<Signing> {
-    let server = standalone(programs, side)?;
-    let load = Arc::new(Load::new(dial(&server)?, requests()?));
-    load_runtime()?.block_on(async {
-        load.closed_loop(Connections::New, WARM_UP).await?;
-        let (kept_cpu, kept_rate) = cost(&server, &load, Connections::Kept, options.kept).await?;
-        let (new_cpu, new_rate) = cost(&server, &load, Connections::New, options.new).await?;
-        let mut latencies = load::at_rate(&load, options.rate, Duration::from_secs(options.rate_time)).await?;
+/// One run of both sides.
+async fn signing(programs: &Programs, options: &Options) -> Result<[Signing; 2]> {
+    let mut loaded = Vec::new();
+    for side in SIDES {
+        let server = standalone(programs, side)?;
+        let load = Arc::new(Load::new(dial(&server)?, requests()?));
+        load.closed_loop(&mut load.callers(Connections::New).await?, WARM_UP).await?;
+        loaded.push((server, load));
+    }
+    let kept = costs(&loaded, Connections::Kept, options.kept).await?;
+    let new = costs(&loaded, Connections::New, options.new).await?;
+    let mut signing = [Signing::default(); 2];
+    for (side, (_, load)) in loaded.iter().enumerate() {
+        let mut latencies = load::at_rate(load, options.rate, Duration::from_secs(options.rate_time)).await?;
         let failed = count_of(latencies.failed as u64);
         let mut seconds = |share| quantile(&mut latencies.took, share).as_secs_f64();
-        Ok(Signing { kept_cpu, kept_rate, new_cpu, new_rate, p50: seconds(0.5), p99: seconds(0.99), failed })
-    })
+        let ((kept_cpu, kept_rate), (new_cpu, new_rate)) = (kept[side], new[side]);
+        signing[side] =
+            Signing { kept_cpu, kept_rate, new_cpu, new_rate, p50: seconds(0.5), p99: seconds(0.99), failed };
+    }
+    Ok(signing)
 }
 
-/// Seconds of the server's CPU for one certificate, and certificates a second.
-async fn cost(server: &Server, load: &Load, connections: Connections, total: usize) -> Result<(f64, f64)> {
-    let before = server.usage()?.cpu;
-    let took = load.closed_loop(connections, total).await?;
-    let spent = server.usage()?.cpu.saturating_sub(before);
-    let total = count_of(total as u64);
-    Ok((spent.as_secs_f64() / total, total / took.as_secs_f64()))
+/// Seconds of the server's CPU for one certificate, and certificates a second, of each side in turns.
+async fn costs(sides: &[(Server, Arc<Load>)], connections: Connections, total: usize) -> Result<Vec<(f64, f64)>> {
+    let mut callers = Vec::new();
+    for (server, load) in sides {
+        callers.push((load.callers(connections).await?, server.usage()?.cpu, Duration::ZERO));
+    }
+    let share = total.div_ceil(TURNS);
+    for _ in 0..TURNS {
+        for ((_, load), (callers, _, took)) in sides.iter().zip(&mut callers) {
+            *took += load.closed_loop(callers, share).await?;
+        }
+    }
+    let total = count_of((share * TURNS) as u64);
+    let cost = |((server, _), (_, before, took)): (&(Server, _), (_, Duration, Duration))| {
+        let spent = server.usage()?.cpu.saturating_sub(before);
+        Ok((spent.as_secs_f64() / total, total / took.as_secs_f64()))
+    };
+    sides.iter().zip(callers).map(cost).collect()
 }
 
 /// What the insecure validator grants, with Ed25519 keys as 1.18 sidecars have.
@@ -241,11 +262,14 @@ fn memory(programs: &Programs, side: Side, pods: usize) -> Result<Memory> {
         let requests = pod_requests(&cluster)?;
         let total = requests.len();
         let load = Load::new(sentry, requests);
-        cost(&server, &load, Connections::New, total).await
+        let before = server.usage()?.cpu;
+        load.closed_loop(&mut load.callers(Connections::New).await?, total).await?;
+        let spent = server.usage()?.cpu.saturating_sub(before);
+        anyhow::Ok(spent.as_secs_f64() / count_of(total as u64))
     })?;
     std::thread::sleep(IDLE);
     let usage = server.usage()?;
-    Ok(Memory { rss: mib(usage.rss_kib), anon: mib(usage.anon_kib), peak: mib(usage.peak_kib), cpu: spent.0 })
+    Ok(Memory { rss: mib(usage.rss_kib), anon: mib(usage.anon_kib), peak: mib(usage.peak_kib), cpu: spent })
 }
 
 fn pod_requests(cluster: &Cluster) -> Result<Vec<SignCertificateRequest>> {
