@@ -1,57 +1,63 @@
-//! A connection that sends in one write what HTTP/2 writes in pieces.
+//! A connection that sends when it is told to, not whenever HTTP/2 flushes.
 //!
-//! On a TLS connection each flush is a record, a system call and a packet, and h2 flushes twice where
-//! once would do. Its settings go out alone, although the client sends its preface without waiting for
-//! them (RFC 9113 3.4), so that an acknowledgement follows. And a DATA frame of over 256 bytes, which h2
-//! does not copy but writes as a second slice, goes out before the trailers; h2 always flushes again
-//! after it, in the same poll (`Streams::poll_complete`). These two flushes are left to the next one.
-//! State: the bytes that are held, owned by the connection.
+//! On a TLS connection each flush is a record, a system call and a packet, and h2 flushes its settings, its
+//! acknowledgement of the client's, a certificate and the trailers one by one. What they come to is sent
+//! at the end of the turn that wrote them, in one write.
+//! State: the connection and the bytes that are held, shared by HTTP/2 and the task that it runs in.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
-/// What is held at most: above the largest answer, of some KiB; more is written through.
+/// What is held at most: above the largest answer, of some KiB. More waits until it is sent.
 const LIMIT: usize = 16 * 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Gathered<T> {
+pub struct Gathered<T>(Arc<Mutex<Held<T>>>);
+
+#[derive(Debug)]
+struct Held<T> {
     io: T,
-    held: Vec<u8>,
-    /// Whether another flush follows the next one.
-    follows: bool,
+    bytes: Vec<u8>,
+    /// The peer sends nothing any more: of HTTP/2 nobody is left to be told of the end.
+    ended: bool,
 }
 
 impl<T> Gathered<T> {
     /// Gathers what is written to `io`.
     pub fn new(io: T) -> Self {
-        Self { io, held: Vec::new(), follows: true }
+        Self(Arc::new(Mutex::new(Held { io, bytes: Vec::new(), ended: false })))
     }
 }
 
-impl<T: Connected> Connected for Gathered<T> {
-    type ConnectInfo = T::ConnectInfo;
-
-    fn connect_info(&self) -> T::ConnectInfo {
-        self.io.connect_info()
+impl<T> Clone for Gathered<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<T: AsyncWrite + Unpin> Gathered<T> {
-    /// Hands everything that is held on.
+    /// Sends everything that is held.
+    pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_send(cx)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Held<T> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.held.is_empty() {
-            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.held))?;
+        while !self.bytes.is_empty() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.bytes))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.held.drain(..sent);
+            self.bytes.drain(..sent);
         }
         Pin::new(&mut self.io).poll_flush(cx)
     }
@@ -63,43 +69,45 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathered<T> {
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let length = bufs.iter().map(|buf| buf.len()).sum::<usize>();
-        if self.held.len() + length > LIMIT {
-            ready!(self.poll_send(cx))?;
-        }
-        if length > LIMIT {
-            return Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let mut held = self.0.lock();
+        if held.bytes.len() >= LIMIT {
+            ready!(held.poll_send(cx))?;
         }
         for buf in bufs {
-            self.held.extend_from_slice(buf);
+            held.bytes.extend_from_slice(buf);
         }
-        if bufs.iter().filter(|buf| !buf.is_empty()).count() > 1 {
-            self.follows = true;
-        }
-        Poll::Ready(Ok(length))
+        Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if std::mem::take(&mut self.follows) { Poll::Ready(Ok(())) } else { self.poll_send(cx) }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut held = self.0.lock();
+        if held.ended {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(held.poll_send(cx))?;
+        Pin::new(&mut held.io).poll_shutdown(cx)
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Gathered<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut held = self.0.lock();
+        let before = buf.remaining();
+        ready!(Pin::new(&mut held.io).poll_read(cx, buf))?;
+        held.ended = before > 0 && buf.remaining() == before;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -118,9 +126,19 @@ mod tests {
         writes: Vec<usize>,
     }
 
-    fn gathered() -> (Gathered<Written>, DuplexStream) {
-        let (io, peer) = duplex(1 << 20);
+    fn gathered(buffer: usize) -> (Gathered<Written>, DuplexStream) {
+        let (io, peer) = duplex(buffer);
         (Gathered::new(Written { io, writes: Vec::new() }), peer)
+    }
+
+    impl Gathered<Written> {
+        fn writes(&self) -> Vec<usize> {
+            self.0.lock().io.writes.clone()
+        }
+
+        async fn send(&self) {
+            poll_fn(|cx| self.poll_send(cx)).await.unwrap();
+        }
     }
 
     impl AsyncWrite for Written {
@@ -132,6 +150,7 @@ mod tests {
             Pin::new(&mut self.io).poll_flush(cx)
         }
         fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.writes.push(0);
             Pin::new(&mut self.io).poll_shutdown(cx)
         }
     }
@@ -142,53 +161,30 @@ mod tests {
         }
     }
 
-    async fn received(peer: &mut DuplexStream, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        peer.read_exact(&mut bytes).await.unwrap();
-        bytes
-    }
-
-    async fn write_slices(io: &mut Gathered<Written>, slices: [&[u8]; 2]) {
-        let written = poll_fn(|cx| Pin::new(&mut *io).poll_write_vectored(cx, &slices.map(IoSlice::new))).await;
-        assert_eq!(written.unwrap(), slices.concat().len());
-    }
-
     #[tokio::test]
-    async fn the_settings_go_out_with_what_answers_the_preface() {
-        let (mut io, mut peer) = gathered();
+    async fn what_a_turn_wrote_goes_out_in_one_write() {
+        let (mut io, mut peer) = gathered(1024);
         io.write_all(b"settings ").await.unwrap();
         io.flush().await.unwrap();
-        assert!(io.io.writes.is_empty(), "they wait");
-        io.write_all(b"acknowledgement").await.unwrap();
+        let slices = [b"headers ".as_slice(), b"certificate "].map(IoSlice::new);
+        assert_eq!(io.write_vectored(&slices).await.unwrap(), 20);
         io.flush().await.unwrap();
-        assert_eq!(received(&mut peer, 24).await, b"settings acknowledgement");
-        assert_eq!(io.io.writes, [24]);
-        io.write_all(b"pong").await.unwrap();
+        io.write_all(b"trailers").await.unwrap();
         io.flush().await.unwrap();
-        assert_eq!(io.io.writes, [24, 4], "what h2 flushes once does not wait");
+        assert!(io.writes().is_empty(), "it is not told to send");
+        io.send().await;
+        assert_eq!(io.writes(), [37]);
+        let mut received = [0; 37];
+        peer.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"settings headers certificate trailers");
+        io.send().await;
+        assert_eq!(io.writes(), [37], "and nothing twice");
     }
 
     #[tokio::test]
-    async fn a_data_frame_goes_out_with_the_trailers() {
-        let (mut io, mut peer) = gathered();
-        io.flush().await.unwrap();
-        for _ in 0..2 {
-            io.io.writes.clear();
-            write_slices(&mut io, [b"headers ", b"certificate "]).await;
-            io.flush().await.unwrap();
-            assert!(io.io.writes.is_empty(), "it waits");
-            io.write_all(b"trailers").await.unwrap();
-            io.flush().await.unwrap();
-            assert_eq!(received(&mut peer, 28).await, b"headers certificate trailers");
-            assert_eq!(io.io.writes, [28]);
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_is_lost_when_it_ends_after_one_flush() {
-        let (mut io, mut peer) = gathered();
+    async fn the_last_words_go_out_before_the_end() {
+        let (mut io, mut peer) = gathered(1024);
         io.write_all(b"goodbye").await.unwrap();
-        io.flush().await.unwrap();
         io.shutdown().await.unwrap();
         let mut rest = Vec::new();
         peer.read_to_end(&mut rest).await.unwrap();
@@ -196,15 +192,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_the_limit_is_written_through_in_order() {
-        let (mut io, mut peer) = gathered();
-        io.write_all(b"a").await.unwrap();
-        io.write_all(&vec![b'b'; LIMIT]).await.unwrap();
-        io.write_all(&vec![b'c'; LIMIT + 1]).await.unwrap();
-        assert!(io.held.len() <= LIMIT);
-        poll_fn(|cx| io.poll_send(cx)).await.unwrap();
-        let all = received(&mut peer, 2 * LIMIT + 2).await;
-        assert_eq!(all[0], b'a');
-        assert!(all[1..=LIMIT].iter().all(|byte| *byte == b'b') && all[LIMIT + 1..].iter().all(|byte| *byte == b'c'));
+    async fn who_left_is_told_nothing() {
+        let (mut io, peer) = gathered(1024);
+        drop(peer);
+        assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
+        io.write_all(b"goodbye").await.unwrap();
+        io.shutdown().await.unwrap();
+        assert!(io.writes().is_empty());
+    }
+
+    #[tokio::test]
+    async fn writing_waits_for_a_peer_that_reads_nothing() {
+        let (mut io, mut peer) = gathered(8);
+        io.write_all(&vec![b'a'; LIMIT]).await.unwrap();
+        let write = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, b"b").is_pending()));
+        assert!(write.await, "the connection takes 8 bytes");
+        let mut all = vec![0; LIMIT + 1];
+        let ((), read) = tokio::join!(
+            async { io.write_all(b"b").await.map(|()| io).unwrap().send().await },
+            peer.read_exact(&mut all)
+        );
+        read.unwrap();
+        assert!(all[..LIMIT].iter().all(|byte| *byte == b'a') && all[LIMIT] == b'b', "in order");
     }
 }

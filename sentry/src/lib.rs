@@ -19,6 +19,7 @@ pub mod args;
 mod clock;
 mod cluster_domain;
 pub mod configuration;
+mod connections;
 pub mod core;
 pub mod directory;
 pub mod events;

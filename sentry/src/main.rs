@@ -4,6 +4,12 @@ use std::process::ExitCode;
 
 use sentry::args::Args;
 
+/// One worker for two cores: two of them wake each other several times for each connection, which costs
+/// a twentieth of a certificate; what waits for an answer needs no thread.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
+
 fn main() -> ExitCode {
     let args: Args = runtime::args::parse("sentry");
     if let Err(error) = runtime::logging::init("dapr.sentry", &args.log) {
@@ -11,7 +17,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match args.into_config(std::env::var("NAMESPACE").ok()) {
-        Ok(config) => runtime::block_on(sentry::run(config)),
+        Ok(config) => runtime::block_on_with(workers(), sentry::run(config)),
         Err(error) => {
             runtime::logging::fatal(&error.to_string());
             ExitCode::FAILURE

@@ -2,20 +2,18 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use futures::TryStreamExt as _;
-use identity::{Alpn, server::Incoming, tls};
+use identity::{Alpn, server::Listener, tls};
 use kube::Client;
-use proto::sentry::v1::ca_server::CaServer;
-use runtime::{BoxError, CancellationToken, TaskError, TaskSet, admin, health::Health};
+use runtime::{TaskError, TaskSet, admin, health::Health};
 
 use crate::{
     args::{Config, JwtConfig, Mode},
     cluster_domain,
     configuration::{self, ConfigurationError, Settings},
+    connections,
     core::{dns_names::Home, oidc::Discovery, rotation},
     directory::Directory,
     events::Events,
-    gathered::Gathered,
     grpc::CaService,
     issuer::Issuer,
     keeper::{KeepError, Keeper, KeeperOptions},
@@ -37,8 +35,6 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 const KUBERNETES_POLL: Duration = Duration::from_secs(10);
 /// How often files are looked at.
 const FILE_POLL: Duration = Duration::from_secs(1);
-/// Streams of one connection: a sidecar needs one.
-const MAX_STREAMS: u32 = 1024;
 
 /// Why sentry did not start or ended.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +105,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
         metrics: metrics.clone(),
     };
     let listener = admin::listen(&config.address, config.port).await?;
-    let incoming = Incoming::new(listener, Some(tls::server_auth_only(serving.svid_rx(), Alpn::H2)));
+    let listener = Listener::new(listener, Some(tls::server_auth_only(serving.svid_rx(), Alpn::H2)));
     tracing::info!(port = config.port, id = %config.sentry, "Sentry server is listening");
     tasks.spawn("sentry.keeper", |stop| keeper.run(issuer, stop));
     tasks.spawn("sentry.serving", |stop| serving.run(stop));
@@ -117,22 +113,11 @@ pub async fn run(config: Config) -> Result<(), Failed> {
         // Dropped at the end of the server: no longer ready.
         let _security = security;
         server.ready();
-        let gone = stop.clone();
-        serve(service, incoming, gone).await?;
+        connections::serve(listener, service, stop).await;
         drop(server);
         Ok(())
     });
     Ok(tasks.until_shutdown(SHUTDOWN_DEADLINE).await?)
-}
-
-async fn serve(service: CaService, incoming: Incoming, stop: CancellationToken) -> Result<(), BoxError> {
-    tonic::transport::Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_keepalive_interval(Some(Duration::from_mins(1)))
-        .add_service(CaServer::new(service))
-        .serve_with_incoming_shutdown(incoming.map_ok(Gathered::new), stop.cancelled_owned())
-        .await?;
-    Ok(())
 }
 
 async fn start_admin(

@@ -260,6 +260,30 @@ async fn transient_trouble_is_held_inside_the_call_and_never_a_verdict() {
 }
 
 #[tokio::test]
+async fn a_call_under_way_at_sigterm_is_answered_and_an_idle_connection_delays_nothing() {
+    let api = Api::start().await;
+    populate(&api);
+    let mut sentry = api.sentry().ready().await;
+    let (idle, busy) = (connect(&api, &sentry), connect(&api, &sentry));
+    let ask = || asked("my-app", "app", token("app", "sa", "p"));
+    sign(&idle, ask()).await.unwrap();
+    api.world.broken.store(true, Ordering::Relaxed);
+    let reviews = api.world.reviews.lock().len();
+    let ending = async {
+        let more = || async { (api.world.reviews.lock().len() > reviews).then_some(()) };
+        testkit::wait_until("an attempt failed", PATIENCE, more).await;
+        sentry.tell_to_end();
+        let told = || async { sentry.log().contains("received signal").then_some(()) };
+        testkit::wait_until("it was told to end", PATIENCE, told).await;
+        api.world.broken.store(false, Ordering::Relaxed);
+    };
+    let (answer, ()) = tokio::join!(sign(&busy, ask()), ending);
+    answer.unwrap();
+    assert!(sentry.end().await.success());
+    assert!(!sentry.log().contains("ending although"), "{}", sentry.log());
+}
+
+#[tokio::test]
 async fn a_spoiled_configmap_is_repaired_and_the_ca_stays() {
     let api = Api::start().await;
     let sentry = api.sentry().ready().await;

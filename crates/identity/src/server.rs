@@ -32,7 +32,7 @@ use crate::peer::Peer;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once. Beyond it new connections wait in the socket's backlog;
 /// with the time limit above, that many silent clients hold others up for 10 s at most.
-const HANDSHAKES_AT_ONCE: usize = 2048;
+pub const HANDSHAKES_AT_ONCE: usize = 2048;
 /// How long to leave the socket alone after `accept` failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,6 +50,10 @@ enum Io {
 }
 
 impl Connection {
+    fn plain(tcp: TcpStream, remote: SocketAddr) -> Self {
+        Self { io: Io::Plain(tcp), peer: Peer::anonymous(remote) }
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
@@ -64,31 +68,38 @@ impl Connected for Connection {
     }
 }
 
-/// A listener whose connections come with their handshake done.
-pub struct Incoming {
-    listener: TcpListener,
+/// A listener that leaves the handshake of what it accepts to its caller.
+pub struct Listener {
+    tcp: TcpListener,
     tls: Option<TlsAcceptor>,
-    handshakes: JoinSet<Option<Connection>>,
     pause: Option<Pin<Box<Sleep>>>,
     handshake_limit: Duration,
+}
+
+/// An accepted connection before its handshake.
+pub struct Arrival {
+    tcp: TcpStream,
+    remote: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    limit: Duration,
+}
+
+/// A listener whose connections come with their handshake done.
+pub struct Incoming {
+    listener: Listener,
+    handshakes: JoinSet<Option<Connection>>,
 }
 
 impl Incoming {
     /// Serves `listener` with this TLS configuration, or in plaintext.
     pub fn new(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self {
-            listener,
-            tls: tls.map(TlsAcceptor::from),
-            handshakes: JoinSet::new(),
-            pause: None,
-            handshake_limit: HANDSHAKE_LIMIT,
-        }
+        Self { listener: Listener::new(listener, tls), handshakes: JoinSet::new() }
     }
 
     /// Ends handshakes that take longer than this; 10 s unless set.
     #[must_use]
     pub fn handshake_limit(mut self, limit: Duration) -> Self {
-        self.handshake_limit = limit;
+        self.listener.handshake_limit = limit;
         self
     }
 
@@ -99,7 +110,7 @@ impl Incoming {
 
     /// Where the listener is bound.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.tcp.local_addr()
     }
 
     /// The next connection. Cancel-safe: nothing accepted is lost.
@@ -120,40 +131,43 @@ impl Incoming {
             if self.handshakes.len() >= HANDSHAKES_AT_ONCE {
                 return Poll::Pending;
             }
+            let arrival = ready!(self.listener.poll_accept(cx));
+            if arrival.tls.is_none() {
+                return Poll::Ready(Connection::plain(arrival.tcp, arrival.remote));
+            }
+            self.handshakes.spawn(arrival.handshake());
+        }
+    }
+}
+
+impl Listener {
+    /// Listens at `tcp`, with this TLS configuration or in plaintext.
+    pub fn new(tcp: TcpListener, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self { tcp, tls: tls.map(TlsAcceptor::from), pause: None, handshake_limit: HANDSHAKE_LIMIT }
+    }
+
+    /// The next connection. Cancel-safe: nothing accepted is lost.
+    pub async fn accept(&mut self) -> Arrival {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
+        loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            match ready!(self.listener.poll_accept(cx)) {
+            match ready!(self.tcp.poll_accept(cx)) {
                 Ok((tcp, remote)) => {
-                    if let Some(plain) = self.admit(tcp, remote) {
-                        return Poll::Ready(plain);
+                    if let Err(error) = tcp.set_nodelay(true) {
+                        tracing::debug!(%error, %remote, "TCP_NODELAY refused");
                     }
+                    let (tls, limit) = (self.tls.clone(), self.handshake_limit);
+                    return Poll::Ready(Arrival { tcp, remote, tls, limit });
                 }
                 Err(error) => self.accept_failed(&error),
             }
         }
-    }
-
-    /// Plaintext connections are ready at once; the others begin their handshake.
-    fn admit(&mut self, tcp: TcpStream, remote: SocketAddr) -> Option<Connection> {
-        if let Err(error) = tcp.set_nodelay(true) {
-            tracing::debug!(%error, %remote, "TCP_NODELAY refused");
-        }
-        let Some(tls) = &self.tls else {
-            return Some(Connection { io: Io::Plain(tcp), peer: Peer::anonymous(remote) });
-        };
-        let (tls, limit) = (tls.clone(), self.handshake_limit);
-        self.handshakes.spawn(async move {
-            match timeout(limit, handshake(tls, tcp, remote)).await {
-                Ok(connection) => connection,
-                Err(_elapsed) => {
-                    tracing::info!(%remote, "TLS handshake took too long");
-                    None
-                }
-            }
-        });
-        None
     }
 
     fn accept_failed(&mut self, error: &io::Error) {
@@ -169,6 +183,21 @@ impl Incoming {
         } else {
             tracing::warn!(%error, "accepting connections failed, trying again");
             self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+        }
+    }
+}
+
+impl Arrival {
+    /// Runs the handshake, within the listener's limit. Nothing if it fails, which is logged here.
+    pub async fn handshake(self) -> Option<Connection> {
+        let Self { tcp, remote, tls, limit } = self;
+        let Some(tls) = tls else { return Some(Connection::plain(tcp, remote)) };
+        match timeout(limit, handshake(tls, tcp, remote)).await {
+            Ok(connection) => connection,
+            Err(_elapsed) => {
+                tracing::info!(%remote, "TLS handshake took too long");
+                None
+            }
         }
     }
 }

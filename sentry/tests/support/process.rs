@@ -175,9 +175,27 @@ impl Sentry {
         self.child.wait().unwrap();
     }
 
-    pub fn terminate(mut self) -> ExitStatus {
+    /// Sends it SIGTERM.
+    pub fn tell_to_end(&self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    /// Its end, while the tasks of this thread go on.
+    pub async fn end(&mut self) -> ExitStatus {
+        let status = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, status).await.expect("sentry ends")
+    }
+
+    pub fn terminate(mut self) -> ExitStatus {
+        self.tell_to_end();
         self.child.wait().unwrap()
     }
 }
