@@ -15,7 +15,7 @@ pub mod metrics;
 mod tasks;
 
 pub use kube_client::{KubeConfigError, kube_client};
-pub use tasks::{BoxError, TaskError, TaskSet, block_on};
+pub use tasks::{BoxError, TaskError, TaskSet, block_on, block_on_with};
 pub use tokio_util::sync::CancellationToken;
 
 /// The version of this control plane: that of the runtime whose control plane it replaces.

@@ -221,7 +221,12 @@ async fn stopped_while_starting() -> Result<(), BoxError> {
 ///
 /// Two workers: these services wait for the network, and each worker's stack counts as memory.
 pub fn block_on<E: Into<BoxError>>(service: impl Future<Output = Result<(), E>>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    block_on_with(2, service)
+}
+
+/// As [`block_on`], with so many workers.
+pub fn block_on_with<E: Into<BoxError>>(workers: usize, service: impl Future<Output = Result<(), E>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fatal(&error),
     };
