@@ -67,7 +67,7 @@ bench-placement: ## Placement beside upstream's: time, rounds, CPU, memory (7 mi
 	$(BENCH) placement
 
 .PHONY: bench-sentry
-bench-sentry: ## Sentry beside upstream's: CPU per certificate, latency, memory (6 minutes)
+bench-sentry: ## Sentry beside upstream's: CPU per certificate, latency, memory (7 minutes)
 	$(BENCH) sentry
 
 .PHONY: verify
