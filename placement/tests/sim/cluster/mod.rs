@@ -40,7 +40,7 @@ use world::{Cluster, Seen};
 use crate::read;
 
 /// Seeds in `make test`; each is a minute of a cluster's life.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1000;
 const REPLICAS: usize = 3;
 /// Shorter than in production, to see holds run out; longer than a sidecar needs to notice a dead replica.
 const HOLD: Duration = Duration::from_secs(10);
